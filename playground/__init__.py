@@ -1,0 +1,43 @@
+"""The gradient playground: one engine, one optimizer module, one gradient probe.
+
+They train policy-gradient agents, GANs, supervised networks and analytic landscapes alike.
+
+    import playground
+    run = playground.run(["problem=gan/ring", "members=4"])
+    run.metric("modes")           # iterations [T], values [T, M]
+    playground.load("runs/...")   # the same object, later or live
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from playground.game import Context, Evaluation, Move, Player, Problem
+    from playground.probes.probe import Probe
+    from playground.record.reader import load
+    from playground.run import run
+
+_HOMES = {
+    "run": "playground.run",
+    "load": "playground.record.reader",
+    "Context": "playground.game",
+    "Evaluation": "playground.game",
+    "Move": "playground.game",
+    "Player": "playground.game",
+    "Probe": "playground.probes.probe",
+    "Problem": "playground.game",
+}
+
+__all__ = [
+    "Context", "Evaluation", "Move", "Player", "Probe", "Problem", "__version__", "load", "run",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first asked for: help must not wait for torch."""
+    from importlib import import_module
+
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'playground' has no attribute {name!r}")

@@ -1,0 +1,364 @@
+"""The configuration of a run: schemas, composition, cross-checks. Torch-free.
+
+YAML files below ``conf/`` hold values, dataclasses hold types, ranges and defaults. A config
+is data: loading one never runs code. ``compose`` turns overrides into a checked ``Config``;
+``from_dict`` does the same for a ``config.yaml`` that a run wrote.
+"""
+
+import dataclasses
+import itertools
+import re
+import types
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from playground import outside
+from playground.explain import reason, unknown, unknown_field
+from playground.optim.config import (
+    OPTIMIZERS,
+    STEPPERS,
+    OptimizerConfig,
+    StepperConfig,
+    variable_fields,
+)
+from playground.optim.config import validate as validate_optimizer
+from playground.outside import SAFE_NAME, SAFE_WORDS, CustomConfig
+from playground.probes.config import ProbesConfig
+from playground.schema import ConfigError, check, check_value, choice, number, text
+
+DOMAINS = ("landscape", "supervised", "gan", "rl")
+OPTIONAL_GROUPS = ("algorithm", "loss", "penalty")
+BUDGETS = ("iterations", "updates", "env_steps", "samples", "gradient_evaluations")
+
+
+@dataclasses.dataclass(slots=True)
+class BudgetConfig:
+    """How long a run lasts, per member; one of these, or the problem's default."""
+
+    iterations: float | None = number(None, minimum=1, doc="iterations")
+    updates: float | None = number(None, minimum=1, doc="updates of the most-updated player")
+    env_steps: float | None = number(None, minimum=1, doc="environment steps (rl)")
+    samples: float | None = number(None, minimum=1, doc="samples")
+    gradient_evaluations: float | None = number(None, minimum=1, doc="gradients taken")
+
+
+@dataclasses.dataclass(slots=True)
+class EvaluateConfig:
+    """When a run is evaluated, and which generator GANs report."""
+
+    every: int | None = number(None, minimum=1, doc="iterations; null is 20 times a run")
+    generator: str | None = choice(None, ("raw", "ema", "average"), "gan: whose metrics")
+
+
+@dataclasses.dataclass(slots=True)
+class CheckpointConfig:
+    """When a run is saved."""
+
+    every: int | None = number(None, minimum=1, doc="iterations; null is 10 times a run")
+
+
+@dataclasses.dataclass(slots=True)
+class Config:
+    """Everything that a run depends on."""
+
+    problem: Any
+    optimizer: Any
+    algorithm: Any = None
+    loss: Any = None
+    penalty: Any = None
+    players: dict[str, Any] = dataclasses.field(default_factory=dict)
+    stepper: Any = None
+    probes: Any = None
+    seed: int = number(0, minimum=0, maximum=2**53, doc="of member 0; member k has seed + k")
+    members: int = number(1, minimum=1, maximum=100_000, doc="independent replicas in one run")
+    vary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    budget: BudgetConfig = dataclasses.field(default_factory=BudgetConfig)
+    evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
+    checkpoint: CheckpointConfig = dataclasses.field(default_factory=CheckpointConfig)
+    device: str = text("auto", "auto|cpu|cuda|cuda:N")
+    dtype: str | None = choice(None, ("float32", "float64"), "null is the problem's own")
+    threads: int = number(1, minimum=1, doc="of torch on the CPU")
+    compile: bool = text(False, "compile gradients (5 to 19 s once)")
+    on_nonfinite: str | None = choice(
+        None, ("raise", "freeze"), "null raises for one member, freezes for several"
+    )
+    name: str | None = text(None, "part of the run folder's name")
+    run_dir: str | None = text(None, "the run folder; null is runs/<date>/<time>-<name>-<id>")
+    resume: str | None = text(None, "a run folder to go on with")
+
+    def player_optimizer(self, player: str) -> OptimizerConfig:
+        """The optimizer of one player: its own, or the common one."""
+        own = self.players.get(player)
+        result: OptimizerConfig = self.optimizer if own is None else own
+        return result
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One replica: its index, seed and the values that vary along the member axis."""
+
+    index: int
+    seed: int
+    values: dict[str, float]
+
+
+def domain_of(name: str) -> types.ModuleType | None:
+    """The config module of a built-in problem's domain, None for a problem from outside."""
+    domain = name.split("/", 1)[0]
+    return _domain(domain) if domain in DOMAINS else None
+
+
+def _domain(domain: str) -> types.ModuleType:
+    return import_module(f"playground.domains.{domain}.config")
+
+
+def compose(overrides: Sequence[str]) -> Config:
+    """A checked configuration from overrides such as ``problem=gan/ring``.
+
+    Raises:
+        ConfigError: one line that names key, value and what is allowed.
+    """
+    from playground.composition import composed
+
+    return from_dict(composed(overrides))
+
+
+def from_dict(data: Mapping[str, Any]) -> Config:
+    """A checked configuration from plain containers, such as a run's ``config.yaml``.
+
+    Raises:
+        ConfigError: one line that names key, value and what is allowed.
+    """
+    nodes = dict(data)
+    plain = [field.name for field in dataclasses.fields(Config)]
+    for key in nodes:
+        if key not in plain:
+            raise ConfigError(unknown(str(key), "no such key", str(key), plain))
+    problem = nodes.get("problem") or {}
+    cls, groups = _problem_class(problem)
+    nodes["problem"] = _structured(cls, problem, "problem")
+    for group in OPTIONAL_GROUPS:
+        nodes[group] = _group(group, nodes.get(group), groups, nodes["problem"])
+    nodes["optimizer"] = _optimizer(nodes.get("optimizer"), "optimizer")
+    nodes["players"] = {
+        name: _optimizer(value, f"players.{name}")
+        for name, value in (nodes.get("players") or {}).items()
+        if value is not None
+    }
+    parts = {"stepper": StepperConfig, "probes": ProbesConfig, "budget": BudgetConfig,
+             "evaluate": EvaluateConfig, "checkpoint": CheckpointConfig}  # fmt: skip
+    for key, part in parts.items():
+        nodes[key] = _structured(part, nodes.get(key) or {}, key)
+    config = Config(**{**nodes, **_scalars(nodes)})
+    validate(config)
+    return config
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain containers, enough to run it again."""
+    return dataclasses.asdict(config)
+
+
+def _problem_class(problem: Any) -> tuple[type, Mapping[str, Any]]:
+    """The problem's config dataclass, and the groups of its domain."""
+    name = str(problem.get("name", "")) if isinstance(problem, Mapping) else ""
+    outside_problems = outside.problems()
+    if name in outside_problems:
+        return outside_problems[name], {}
+    module = domain_of(name)
+    if module is not None:
+        return module.CONFIG, module.GROUPS
+    if name.partition("/")[0] == "custom":
+        return CustomConfig, {}
+    why = outside.broken("problem", name) or "no such problem"
+    raise ConfigError(f"problem={name}: {why}")
+
+
+def players_of(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the players of a composed configuration that is not checked yet."""
+    cls, groups = _problem_class(data["problem"])
+    problem = _structured(cls, data["problem"], "problem")
+    algorithm = _group("algorithm", data.get("algorithm"), groups, problem)
+    return tuple(getattr(algorithm, "players", None) or problem.players())
+
+
+def _structured(cls: type, data: Any, path: str) -> Any:
+    """A typed object from plain containers, or one line on what is wrong."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{path}={data}: must be a group of keys")
+    try:
+        base = OmegaConf.structured(cls)
+        for field in dataclasses.fields(cls):
+            if isinstance(data.get(field.name), dict):
+                base[field.name] = {}  # given dictionaries replace, they do not add
+        return OmegaConf.to_object(OmegaConf.merge(base, dict(data)))
+    except OmegaConfBaseException as error:
+        key = ".".join(part for part in (path, error.full_key) if part)
+        value = data.get(str(error.full_key), "")
+        raise ConfigError(unknown_field(error, key) or f"{key}={value}: {reason(error)}") from error
+
+
+def _scalars(nodes: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of the root that are single values, with their types checked."""
+    kinds = (int, bool, str, str | None)
+    names = [f.name for f in dataclasses.fields(Config) if f.type in kinds and f.name in nodes]
+    base = OmegaConf.structured(Config)
+    for name in names:
+        try:
+            base[name] = nodes[name]
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{name}={nodes[name]}: {reason(error)}") from error
+    return {name: base[name] for name in names}
+
+
+def _group(group: str, value: Any, groups: Mapping[str, Any], problem: Any) -> Any:
+    """A group that only some problems have."""
+    chosen = value.get("name", group) if isinstance(value, Mapping) else value
+    if group not in problem.groups:
+        if value is None:
+            return None
+        owners = [name for name in DOMAINS if group in _domain(name).GROUPS]
+        raise ConfigError(
+            f"{group}={chosen}: problem {problem.name} has no {group}, only {', '.join(owners)}/*"
+        )
+    options = groups[group]
+    if chosen not in options:
+        raise ConfigError(unknown(f"{group}={chosen}", "unknown", str(chosen), options))
+    return _structured(options[chosen], value, group)
+
+
+def _optimizer(value: Any, path: str) -> OptimizerConfig:
+    name = value.get("name") if isinstance(value, Mapping) else value
+    known = {**OPTIMIZERS, **outside.optimizers()}
+    if name not in known:
+        raise ConfigError(unknown(f"{path}={name}", "unknown", str(name), known))
+    result: OptimizerConfig = _structured(known[name], value, path)
+    return result
+
+
+def validate(config: Config) -> None:
+    """Check ranges and everything that depends on two keys at once.
+
+    Raises:
+        ConfigError: one line that names key, value and what is allowed.
+    """
+    check(config)
+    problem = config.problem
+    problem.validate()
+    if config.algorithm is not None:
+        config.algorithm.validate(problem)
+    players = getattr(config.algorithm, "players", None) or problem.players()
+    for player, optimizer in config.players.items():
+        if players and player not in players:
+            raise ConfigError(
+                f"optimizer@players.{player}={optimizer.name}: problem {problem.name} has no "
+                f"player {player} (allowed are {', '.join(players)})"
+            )
+        validate_optimizer(optimizer, f"players.{player}")
+    validate_optimizer(config.optimizer, "optimizer")
+    _validate_budget(config)
+    varied(config)
+    if config.evaluate.generator is not None and not problem.name.startswith("gan/"):
+        raise ConfigError(
+            f"evaluate.generator={config.evaluate.generator}: problem {problem.name} has no "
+            "generator, only gan/*"
+        )
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
+        raise ConfigError(f"device={config.device}: allowed are auto, cpu, cuda, cuda:N")
+    if config.compile and not getattr(config.algorithm, "compiles", True):
+        name = config.algorithm.name
+        raise ConfigError(f"compile=true: the batch shapes of {name} vary, so it cannot compile")
+    if config.stepper.name not in STEPPERS:
+        raise ConfigError(f"stepper={config.stepper.name}: allowed are {', '.join(STEPPERS)}")
+    if config.name is not None and not SAFE_NAME.fullmatch(config.name):
+        raise ConfigError(f"name={config.name}: allowed are {SAFE_WORDS}")
+    if config.run_dir is not None and ".." in Path(config.run_dir).parts:
+        raise ConfigError(f"run_dir={config.run_dir}: climbs out with ..; give an absolute path")
+
+
+def _validate_budget(config: Config) -> None:
+    problem, given = config.problem, _given_budget(config)
+    if len(given) > 1:
+        words = " ".join(f"budget.{key}={value:g}" for key, value in given.items())
+        raise ConfigError(f"{words}: only one budget may be given")
+    path = "budget" if given else "problem.default_budget"
+    if not given and len(problem.default_budget) != 1:
+        raise ConfigError(f"{path}={problem.default_budget}: must have one counter")
+    ((key, value),) = (given or problem.default_budget).items()
+    counted = ("iterations", "updates", "gradient_evaluations", *problem.counts)
+    if key not in counted:
+        raise ConfigError(
+            f"{path}.{key}={value}: problem {problem.name} does not count {key} "
+            f"(allowed are {', '.join(counted)})"
+        )
+    if not isinstance(value, int | float) or not float(value).is_integer() or value < 1:
+        raise ConfigError(f"{path}.{key}={value}: must be a whole number, at least 1")
+
+
+def _given_budget(config: Config) -> dict[str, float]:
+    return {k: v for k, v in dataclasses.asdict(config.budget).items() if v is not None}
+
+
+def budget(config: Config) -> tuple[str, int]:
+    """What ends the run: (counter, amount per member)."""
+    source = _given_budget(config) or config.problem.default_budget
+    key = next(iter(source))
+    return key, int(source[key])
+
+
+def varied(config: Config) -> dict[str, list[float]]:
+    """{dotted key: values} of ``vary``, checked; several keys form a product.
+
+    Raises:
+        ConfigError: for a key that is not an optimizer's number, or values that are none.
+    """
+    result: dict[str, list[float]] = {}
+    for key, values in _flatten(config.vary):
+        given = f"vary.{key}={values}".replace(" ", "")
+        owner, _, name = key.rpartition(".")
+        if owner == "optimizer":
+            target = config.optimizer
+        elif owner.startswith("players.") and owner[8:] in config.players:
+            target = config.players[owner[8:]]
+        else:
+            raise ConfigError(
+                f"{given}: only numbers of optimizer.*, and of players.<player>.* where the "
+                "player has an optimizer of its own, may vary"
+            )
+        allowed = variable_fields(target)
+        if name not in allowed:
+            raise ConfigError(unknown(given, f"{key} cannot vary", name, allowed))
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"{given}: must be a list of numbers, as in [1e-3,1e-2]")
+        rule = next(f for f in dataclasses.fields(target) if f.name == name).metadata["rule"]
+        for value in values:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(f"{given}: {value} is not a number")
+            check_value(f"vary.{key}", value, rule)
+        result[key] = [float(value) for value in values]
+    return result
+
+
+def _flatten(tree: Mapping[str, Any], path: str = "") -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        full = f"{path}.{key}" if path else str(key)
+        pairs += _flatten(value, full) if isinstance(value, Mapping) else [(full, value)]
+    return pairs
+
+
+def members(config: Config) -> list[Member]:
+    """Every replica: index = value_index * members + replica, seed = seed + replica."""
+    values = varied(config)
+    combinations = list(itertools.product(*values.values()))
+    result: list[Member] = []
+    for combination in combinations:
+        for replica in range(config.members):
+            chosen = dict(zip(values, combination, strict=True))
+            result.append(Member(len(result), config.seed + replica, chosen))
+    return result

@@ -1,0 +1,1 @@
+"""Generative adversarial networks on mixtures of Gaussians, and the Dirac-GAN."""

@@ -1,0 +1,1 @@
+"""Analytic landscapes and two-player games."""

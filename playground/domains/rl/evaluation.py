@@ -1,0 +1,80 @@
+"""Evaluation episodes: the same for every evaluation, and unseen by training.
+
+Each evaluation draws its episodes' seeds and its noise from fresh streams, so that it leaves
+no trace and two evaluations of one policy are equal. A native vector plays one episode in
+each environment. Others step their environments one after the other, so a member has at most
+``LANES`` of them, each plays its even share of the episodes and then rests: as many steps as
+the episodes are long, and short episodes do not count more.
+
+Shape legend: M members, L lanes (environments of a member and policy), P policies (greedy,
+sampling), A actions.
+"""
+
+import numpy as np
+
+from playground.domains.rl.environments import Factory
+from playground.domains.rl.rollout import Actor, gumbel
+from playground.randomness import generators
+
+LANES = 20
+"""Environments of a member and policy that are stepped one after the other (ours: more cost
+memory and time to make, fewer cost calls of the policy)."""
+
+LIMIT = 27_000
+"""Steps after which an evaluation episode ends where the environment sets no limit: 30 minutes
+of an Atari game, 108,000 frames by 4 (Machado et al. 2018, table 1)."""
+
+AHEAD = 50
+"""Steps of noise drawn at once (ours)."""
+
+
+class Evaluator:
+    """Plays the evaluation episodes of every member."""
+
+    def __init__(self, factory: Factory, seeds: tuple[int, ...], episodes: int) -> None:
+        self.factory, self.seeds, self.episodes = factory, seeds, episodes
+        self.lanes = episodes if factory.native else min(episodes, LANES)
+        share = np.array([(episodes + i) // self.lanes for i in range(self.lanes)])
+        self.quota = np.tile(share, (len(seeds), 2))
+        self.environments = factory.vector(self._streams(), limit=factory.limit or LIMIT)
+
+    def play(self, act: Actor) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths [M, P, episodes] of complete episodes, raw."""
+        shape, lanes = self.quota.shape, self.lanes
+        self.environments.streams = self._streams()
+        noise = generators(self.seeds, "evaluation/action")
+        returns = np.zeros((*shape, self.quota.max() + 1))  # the last column is never played
+        lengths = np.zeros_like(returns)
+        played, (member, lane) = np.zeros(shape, np.int64), np.indices(shape)
+        ended = np.zeros(shape, np.bool_)
+        observation, step = self.environments.begin(self.quota.reshape(-1)), 0
+        while (played < self.quota).any():
+            if step % AHEAD == 0:
+                ahead = gumbel(noise, AHEAD, lanes, self.factory.num_actions)
+            logits = act(observation.reshape(*shape, -1))
+            logits[:, lanes:] += ahead[step % AHEAD]
+            action = logits.argmax(axis=-1).reshape(-1)
+            observation, reward, terminated, truncated = self.environments.advance(action)
+            index = (member, lane, played)
+            returns[index] += reward.reshape(shape)
+            lengths[index] += ~ended
+            ended = (terminated | truncated).reshape(shape)
+            played += ended
+            step += 1
+        return self._complete(returns), self._complete(lengths)
+
+    def _streams(self) -> list[np.random.Generator]:
+        """One stream per member and policy, shared by its lanes: both get the same episodes."""
+        return [
+            stream
+            for seed in self.seeds
+            for _ in range(2)
+            for stream in generators([seed], "evaluation") * self.lanes
+        ]
+
+    def _complete(self, values: np.ndarray) -> np.ndarray:
+        """[M, P L, episodes of a lane + 1] -> [M, P, episodes]."""
+        most = values.shape[-1] - 1
+        kept = np.arange(most) < self.quota[0, : self.lanes, None]
+        split = values[..., :most].reshape(len(self.seeds), 2, self.lanes, most)
+        return np.asarray(split[:, :, kept])

@@ -1,0 +1,215 @@
+"""Acting and collecting: policies act in NumPy on the host, everything is stored in arrays.
+
+Shape legend: T vector steps, M members, E environments of a member, A actions, D observation
+entries. Noise is drawn ahead per member; actions are sampled by the Gumbel-max trick
+(Gumbel 1954): argmax_a (logit_a + G_a) with G_a = -log(Exp(1)).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from playground.domains.rl.environments import Environments
+from playground.nets import MLP, NUMPY_ACTIVATIONS
+
+Actor = Callable[[np.ndarray], np.ndarray]
+"""Observations [M, E, D] -> logits [M, E, A]."""
+
+
+def actor(network: MLP, tensors: dict[str, Tensor]) -> Actor:
+    """A function that reads the parameters anew at every call: NumPy on the CPU, else torch."""
+    first = next(iter(tensors.values()))
+    if first.device.type == "cpu" and network.activation in NUMPY_ACTIVATIONS:
+        names = [name for pair in network.names for name in pair]
+        return network.numpy_forward({name: tensors[name].numpy() for name in names})
+    batched = torch.func.vmap(network)
+
+    def act(observation: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            x = torch.as_tensor(observation, dtype=first.dtype, device=first.device)
+            result: np.ndarray = batched(tensors, x).cpu().numpy()
+        return result
+
+    return act
+
+
+@dataclass
+class Rollout:
+    """T vector steps of M x E environments; row t holds what happened at step t.
+
+    Attributes:
+        observation: [T + 1, M, E, D]; row T is the observation after the last step.
+        action: int64 [T, M, E].
+        reward: [T, M, E].
+        terminated, truncated: bool [T, M, E].
+        valid: bool [T, M, E], False on reset rows and where an environment rests.
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    valid: np.ndarray
+
+    @property
+    def done(self) -> np.ndarray:
+        """Bool [T, M, E], the last step of an episode."""
+        done: np.ndarray = self.terminated | self.truncated
+        return done
+
+
+def gumbel(
+    streams: list[np.random.Generator], steps: int, num_envs: int, num_actions: int
+) -> np.ndarray:
+    """Gumbel noise [T, M, E, A], drawn ahead from each member's stream."""
+    shape = (steps, num_envs, num_actions)
+    noise = np.stack([s.standard_exponential(shape, dtype=np.float32) for s in streams], axis=1)
+    np.maximum(noise, np.finfo(np.float32).tiny, out=noise)  # 0 has probability 2^-23 or so
+    result: np.ndarray = -np.log(noise)
+    return result
+
+
+@dataclass
+class Collector:
+    """Steps a vector of M x E environments and keeps count of episodes.
+
+    Attributes:
+        returns: running return of every environment's episode [M, E].
+        recent: returns of each member's last 100 training episodes.
+    """
+
+    environments: Environments
+    members: int
+    num_envs: int
+    observation: np.ndarray = field(init=False)
+    ended: np.ndarray = field(init=False)
+    returns: np.ndarray = field(init=False)
+    recent: list[list[float]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.recent = [[] for _ in range(self.members)]
+        self.begin()
+
+    def begin(self, episodes: int | None = None) -> None:
+        """Start new episodes everywhere, ``episodes`` in each environment or any number."""
+        count = self.members * self.num_envs
+        quota = None if episodes is None else np.full(count, episodes)
+        self.observation = self._shape(self.environments.begin(quota))
+        self.ended = np.zeros((self.members, self.num_envs), np.bool_)
+        self.returns = np.zeros((self.members, self.num_envs))
+
+    def collect(self, act: Actor, noise: np.ndarray, *, until_done: bool = False) -> Rollout:
+        """Step T times, T the length of the noise, or until every first episode has ended.
+
+        Args:
+            act: the policy.
+            noise: Gumbel noise [T, M, E, A].
+            until_done: stop early when no environment is in its first episode any more;
+                rows after that episode are not valid.
+        """
+        steps, shape = len(noise), (self.members, self.num_envs)
+        size = self.observation.shape[-1]
+        observation = np.empty((steps + 1, *shape, size), np.float32)
+        action = np.empty((steps, *shape), np.int64)
+        reward = np.empty((steps, *shape), np.float32)
+        terminated, truncated = np.empty((2, steps, *shape), np.bool_)
+        valid = np.empty((steps, *shape), np.bool_)
+        over = np.zeros(shape, np.bool_)
+        observation[0] = self.observation
+        advance = self.environments.advance
+        for t in range(steps):
+            np.logical_not(self.ended | over, out=valid[t])
+            chosen = action[t]
+            np.argmax(act(observation[t]) + noise[t], axis=-1, out=chosen)
+            seen, r, term, trunc = advance(chosen.reshape(-1))
+            observation[t + 1] = seen.reshape(*shape, size)
+            reward[t], terminated[t] = r.reshape(shape), term.reshape(shape)
+            truncated[t] = trunc.reshape(shape)
+            self.ended = terminated[t] | truncated[t]
+            if until_done:
+                over |= self.ended
+                if over.all():
+                    steps = t + 1
+                    break
+        self.observation = observation[steps]
+        rollout = Rollout(
+            observation[: steps + 1], action[:steps], reward[:steps], terminated[:steps],
+            truncated[:steps], valid[:steps],
+        )  # fmt: skip
+        self._count(rollout)
+        return rollout
+
+    def train_return(self) -> np.ndarray:
+        """Mean return of each member's last 100 training episodes [M]; NaN before the first."""
+        return np.array([np.mean(r) if r else np.nan for r in self.recent])
+
+    def _count(self, rollout: Rollout) -> None:
+        """Returns of the episodes that ended in a rollout."""
+        total = self.returns + np.cumsum(rollout.reward, axis=0, dtype=np.float64)
+        base = np.zeros_like(self.returns)
+        for t, m, e in zip(*rollout.done.nonzero(), strict=True):
+            self.recent[m].append(float(total[t, m, e] - base[m, e]))
+            base[m, e] = total[t, m, e]
+            del self.recent[m][:-100]
+        self.returns = total[-1] - base
+
+    def _shape(self, observation: np.ndarray) -> np.ndarray:
+        return observation.reshape(self.members, self.num_envs, -1)
+
+    def capture(self) -> dict[str, object]:
+        """Environments, running returns and recent episodes."""
+        return {
+            "environments": self.environments.capture(),
+            "ended": self.ended.tolist(),
+            "returns": self.returns.tolist(),
+            "recent": [list(r) for r in self.recent],
+        }
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Take back what ``capture`` gave."""
+        self.observation = self._shape(self.environments.restore(state["environments"]))  # type: ignore[arg-type]
+        self.ended = np.array(state["ended"], np.bool_)
+        self.returns = np.array(state["returns"])
+        self.recent = [list(r) for r in state["recent"]]  # type: ignore[attr-defined]
+
+
+def advantages(rollout: Rollout, values: np.ndarray, gamma: float, gae_lambda: float) -> np.ndarray:
+    """Generalised advantage estimates [T, M, E] in the values' precision.
+
+        delta_t = r_t + gamma (1 - terminated_t) V(s_{t+1}) - V(s_t)
+        A_t = delta_t + gamma lambda (1 - done_t) A_{t+1}
+
+    A truncated episode bootstraps with the value of its true last observation; the row of a
+    reset is not valid and cut off by ``done`` of the row before.
+
+    Args:
+        rollout: T steps.
+        values: V of every observation [T + 1, M, E].
+        gamma: discount.
+        gae_lambda: lambda.
+
+    Source: Schulman et al. 2016, eqs. 11 and 16.
+    """
+    last = np.zeros_like(values[0])
+    result = np.empty_like(values[1:])
+    delta = rollout.reward + gamma * values[1:] * ~rollout.terminated - values[:-1]
+    keep = values.dtype.type(gamma * gae_lambda) * ~rollout.done
+    for t in range(len(result) - 1, -1, -1):
+        last = delta[t] + keep[t] * last
+        result[t] = last
+    return result
+
+
+def returns_to_go(rollout: Rollout, gamma: float) -> np.ndarray:
+    """Discounted sum of rewards to the end of the episode [T, M, E], without bootstrapping."""
+    last = np.zeros_like(rollout.reward[0])
+    result = np.empty_like(rollout.reward)
+    keep = rollout.reward.dtype.type(gamma) * ~rollout.done
+    for t in range(len(result) - 1, -1, -1):
+        last = rollout.reward[t] + keep[t] * last
+        result[t] = last
+    return result

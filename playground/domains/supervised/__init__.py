@@ -1,0 +1,1 @@
+"""Supervised learning: regression and classification by batches of a fixed data set."""

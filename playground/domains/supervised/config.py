@@ -1,0 +1,112 @@
+"""Configuration of the supervised domain. Torch-free."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from playground.schema import ConfigError, choice, number, text
+
+if TYPE_CHECKING:
+    from playground.game import Problem
+
+DATA = ("linear_regression", "two_moons", "digits")
+ACTIVATIONS = ("tanh", "relu", "gelu", "silu", "elu", "leaky_relu", "sigmoid", "linear")
+INITIALISATIONS = ("torch", "he", "glorot", "lecun", "orthogonal")
+
+DIGITS_TRAIN = 1437
+"""Training images of digits: 1797 less 20 %, rounded up to 360 by ``train_test_split``."""
+
+OWN_KEYS = {
+    "samples": ("linear_regression", "two_moons"),
+    "test_samples": ("linear_regression", "two_moons"),
+    "noise": ("linear_regression", "two_moons"),
+    "dimension": ("linear_regression",),
+    "condition": ("linear_regression",),
+    "activation": ("two_moons", "digits"),
+}
+"""Keys that only some data have: null elsewhere, where they would have no effect."""
+
+
+@dataclass(slots=True)
+class SupervisedConfig:
+    """A data set, a network and how batches are drawn."""
+
+    name: str = text("supervised/digits")
+    data: str = choice("digits", DATA, "what is learned")
+    widths: list[int] = number([64, 64], minimum=1, doc="hidden layers; [] is a linear model")
+    activation: str | None = choice(None, ACTIVATIONS, "between linear layers")
+    initialisation: str = choice("torch", INITIALISATIONS, "of the weights; see nets.MLP")
+    batch_size: Any = text(64, "samples of a batch, or full")
+    replacement: bool = text(False, "draw batches with replacement, not by epochs")
+    split_seed: int = number(
+        0, minimum=0, doc="of the digits' split and of synthetic data; the same for all members"
+    )
+    samples: int | None = number(None, minimum=2, doc="synthetic data: size of the training set")
+    test_samples: int | None = number(None, minimum=2, doc="synthetic data: size of the test set")
+    noise: float | None = number(
+        None, minimum=0, doc="standard deviation: of targets (regression), of points (two_moons)"
+    )
+    dimension: int | None = number(None, minimum=1, doc="linear_regression: number of inputs")
+    condition: float | None = number(
+        None, minimum=1, doc="linear_regression: largest over smallest variance of the inputs"
+    )
+    default_budget: dict[str, Any] = field(default_factory=lambda: {"samples": 64_000})
+    tuned: dict[str, Any] = field(default_factory=dict)
+
+    counts: ClassVar[tuple[str, ...]] = ("samples",)
+    groups: ClassVar[tuple[str, ...]] = ()
+    dtype: ClassVar[str] = "float32"
+
+    def players(self) -> tuple[str, ...]:
+        """Names of the players."""
+        return ("model",)
+
+    def validate(self) -> None:
+        """Check what ranges alone cannot.
+
+        Raises:
+            ConfigError: naming key and value.
+        """
+        for key, owners in OWN_KEYS.items():
+            value = getattr(self, key)
+            if self.data in owners and value is None:
+                raise ConfigError(f"problem.{key}=null: {self.data} needs a value")
+            if self.data not in owners and value is not None:
+                raise ConfigError(f"problem.{key}={value}: has no effect on {self.data}")
+        if self.data == "linear_regression" and self.widths:
+            raise ConfigError(
+                f"problem.widths={self.widths}: linear_regression has a linear model, []"
+            )
+        self._validate_batch()
+
+    def train_size(self) -> int:
+        """N, the number of training samples."""
+        return DIGITS_TRAIN if self.samples is None else self.samples
+
+    def batch(self) -> int:
+        """B, the number of samples of a batch."""
+        return self.train_size() if self.batch_size == "full" else int(self.batch_size)
+
+    def build(self, config: Any) -> "Problem":
+        """The problem that this configuration describes."""
+        from playground.domains.supervised.problem import SupervisedProblem
+
+        return SupervisedProblem(self)
+
+    def _validate_batch(self) -> None:
+        size, limit = self.batch_size, self.train_size()
+        if size == "full":
+            if self.replacement:
+                raise ConfigError(
+                    "problem.replacement=true: has no effect on problem.batch_size=full; "
+                    f"give the size in figures to draw {limit} with replacement"
+                )
+            return
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= limit:
+            raise ConfigError(
+                f"problem.batch_size={size}: allowed are full and 1 to {limit}, "
+                f"the training samples of {self.data}"
+            )
+
+
+CONFIG = SupervisedConfig
+GROUPS: dict[str, dict[str, type]] = {}

@@ -1,0 +1,177 @@
+"""Small networks as pure functions of named tensors, with initialisations and their sources.
+
+Names and shapes are those of the ``nn.Sequential`` that ``module`` builds, so a trained
+player can be handed over as an ordinary module.
+
+Shape legend: B samples, D input features, K output features.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from playground.randomness import stream_seed
+
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], type[nn.Module], float]] = {
+    # function, module, gain of nn.init.calculate_gain
+    "tanh": (torch.tanh, nn.Tanh, 5.0 / 3.0),
+    "relu": (torch.relu, nn.ReLU, math.sqrt(2.0)),
+    "gelu": (F.gelu, nn.GELU, 1.0),
+    "silu": (F.silu, nn.SiLU, 1.0),
+    "elu": (F.elu, nn.ELU, 1.0),
+    "leaky_relu": (F.leaky_relu, nn.LeakyReLU, math.sqrt(2.0 / (1 + 0.01**2))),
+    "sigmoid": (torch.sigmoid, nn.Sigmoid, 1.0),
+    "linear": (lambda x: x, nn.Identity, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class MLP:
+    """A multi-layer perceptron: D -> widths -> K, activation between linear layers.
+
+    Attributes:
+        sizes: (D, *widths, K).
+        activation: key of ``ACTIVATIONS``.
+        initialisation: ``torch`` (uniform +-1/sqrt(fan_in), ``nn.Linear``'s default),
+            ``he`` (normal, variance 2/fan_in, He et al. 2015 eq. 10), ``glorot`` (uniform,
+            variance 2/(fan_in + fan_out), Glorot & Bengio 2010 eq. 16), ``lecun`` (normal,
+            variance 1/fan_in, LeCun et al. 1998 section 4.6) or ``orthogonal`` (Saxe et al.
+            2014; gain sqrt(2) in hidden layers, ``output_gain`` in the last: the 37 details
+            of PPO, detail 2). Biases are zero except under ``torch``.
+        output_gain: factor of the last layer's weights (orthogonal only).
+        prefix: put before tensor names, as in ``policy.``.
+        bias: whether layers have biases.
+    """
+
+    sizes: tuple[int, ...]
+    activation: str = "tanh"
+    initialisation: str = "torch"
+    output_gain: float = 1.0
+    prefix: str = ""
+    bias: bool = True
+    names: tuple[tuple[str, str], ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        names = tuple(
+            (f"{self.prefix}{2 * i}.weight", f"{self.prefix}{2 * i}.bias")
+            for i in range(len(self.sizes) - 1)
+        )
+        object.__setattr__(self, "names", names)
+
+    def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Map x [..., D] to [..., K]."""
+        activation = ACTIVATIONS[self.activation][0]
+        last = len(self.names) - 1
+        for i, (weight, bias) in enumerate(self.names):
+            x = F.linear(x, tensors[weight], tensors[bias] if self.bias else None)
+            if i < last:
+                x = activation(x)
+        return x
+
+    def init(self, seed: int, purpose: str) -> dict[str, Tensor]:
+        """Initial tensors, drawn in float64 from the stream (seed, purpose + layer)."""
+        tensors: dict[str, Tensor] = {}
+        last = len(self.names) - 1
+        for i, (weight, bias) in enumerate(self.names):
+            generator = torch.Generator()
+            generator.manual_seed(stream_seed(seed, f"init/{purpose}/{weight}"))
+            shape = (self.sizes[i + 1], self.sizes[i])
+            gain = self.output_gain if i == last else math.sqrt(2.0)
+            tensors[weight] = initial_weight(self.initialisation, shape, gain, generator)
+            if self.bias:
+                tensors[bias] = torch.zeros(shape[0], dtype=torch.float64)
+                if self.initialisation == "torch":
+                    bound = 1 / math.sqrt(shape[1])
+                    tensors[bias].uniform_(-bound, bound, generator=generator)
+        return tensors
+
+    def module(self) -> nn.Sequential:
+        """The same network as an ``nn.Sequential`` (without the prefix)."""
+        layers: list[nn.Module] = []
+        for i, (d_in, d_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+            if i:
+                layers.append(ACTIVATIONS[self.activation][1]())
+            layers.append(nn.Linear(d_in, d_out, bias=self.bias))
+        return nn.Sequential(*layers)
+
+    def numpy_forward(
+        self, tensors: Mapping[str, np.ndarray]
+    ) -> Callable[[np.ndarray], np.ndarray]:
+        """A forward pass in NumPy over arrays that share memory with the parameters.
+
+        At the sizes of control problems it is several times faster than torch.
+
+        Args:
+            tensors: {tensor: [M, *shape]}; read anew at every call.
+
+        Returns:
+            A function from [M, B, D] to [M, B, K].
+        """
+        activation = NUMPY_ACTIVATIONS[self.activation]
+        layers = [
+            (
+                np.swapaxes(tensors[weight], 1, 2),
+                tensors[bias][:, None, :] if self.bias else None,
+            )
+            for weight, bias in self.names
+        ]
+        single = layers[0][0].shape[0] == 1
+        if single:
+            layers = [(w[0], b[0] if b is not None else None) for w, b in layers]
+
+        def forward(x: np.ndarray) -> np.ndarray:
+            out = x[0] if single else x
+            for i, (weight, bias) in enumerate(layers):
+                out = np.matmul(out, weight)
+                if bias is not None:
+                    out += bias
+                if i < len(layers) - 1:
+                    out = activation(out)
+            return out[None] if single else out
+
+        return forward
+
+
+def _relu(x: np.ndarray) -> np.ndarray:
+    result: np.ndarray = np.maximum(x, 0, out=x)
+    return result
+
+
+def _tanh(x: np.ndarray) -> np.ndarray:
+    result: np.ndarray = np.tanh(x, out=x)
+    return result
+
+
+NUMPY_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "tanh": _tanh,
+    "relu": _relu,
+    "linear": lambda x: x,
+}
+
+INITIALISATIONS = ("torch", "he", "glorot", "lecun", "orthogonal")
+
+
+def initial_weight(
+    kind: str, shape: Sequence[int], gain: float, generator: torch.Generator
+) -> Tensor:
+    """One weight matrix [fan_out, fan_in] in float64; see ``MLP`` for kinds and sources."""
+    fan_out, fan_in = shape
+    weight = torch.empty(tuple(shape), dtype=torch.float64)
+    if kind == "torch":
+        bound = 1 / math.sqrt(fan_in)
+        return weight.uniform_(-bound, bound, generator=generator)
+    if kind == "he":
+        return weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
+    if kind == "lecun":
+        return weight.normal_(0, math.sqrt(1 / fan_in), generator=generator)
+    if kind == "glorot":
+        bound = math.sqrt(6 / (fan_in + fan_out))
+        return weight.uniform_(-bound, bound, generator=generator)
+    if kind == "orthogonal":
+        return nn.init.orthogonal_(weight, gain, generator=generator)
+    raise ValueError(f"initialisation={kind}: allowed are {', '.join(INITIALISATIONS)}")

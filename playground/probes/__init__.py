@@ -1,0 +1,1 @@
+"""Probes: identities at a tap that measure and change nothing."""

@@ -1,0 +1,77 @@
+"""Figures from records: what a run wrote is all they read, so they can be drawn again.
+
+    overview         main metric, losses, gradient norm, update ratio, cosine; any run
+    gradient_norms   tensor x update heat map, a panel a player; any run with tier 0
+    landscape, supervised, gan, rl    the picture of the domain
+
+Several runs side by side are in ``playground.report.compare`` (``scripts/report.py``).
+Matplotlib is imported when a figure is drawn, and only through its object interface.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playground.record.reader import Run
+
+__all__ = ["draw", "draw_all", "names"]
+
+HOMES = {"overview": "overview", "gradient_norms": "heatmap"}
+"""{figure: module} of the figures that every run has."""
+
+DOMAINS = ("landscape", "supervised", "gan", "rl")
+
+
+def names(run: "Run") -> list[str]:
+    """The figures that a run may have, given its domain."""
+    domain = str(run.manifest.get("problem", "")).partition("/")[0]
+    return [*HOMES, *([domain] if domain in DOMAINS else [])]
+
+
+def draw(run: "Run", name: str = "overview") -> Path:
+    """Draw one figure into the run's directory, ``figures/<name>.png``.
+
+    Raises:
+        ValueError: no such figure, or the records do not hold what it shows.
+        RecordError: the records cannot be read or the figure cannot be written.
+    """
+    if name not in names(run):
+        raise ValueError(f"figure {name}: this run has {', '.join(names(run))}")
+    path = _draw(run, name)
+    if path is None:
+        raise ValueError(f"figure {name}: the records of {run.path} do not hold what it shows")
+    return path
+
+
+def draw_all(run: "Run", folder: Path | None = None) -> list[Path]:
+    """Draw every figure whose records exist; the paths.
+
+    Args:
+        run: the record.
+        folder: where to; null is the run's own ``figures/``.
+
+    Raises:
+        RecordError: the records cannot be read or a figure cannot be written.
+    """
+    from playground.report.view import View
+
+    view = View(run)
+    paths = [_draw(run, name, view, folder) for name in names(run)]
+    return [path for path in paths if path is not None]
+
+
+def _draw(run: "Run", name: str, view: Any = None, folder: Path | None = None) -> Path | None:
+    """Draw one figure; None where there is nothing to show."""
+    from playground.report.style import make_folder, save
+    from playground.report.view import View
+
+    module = import_module(f"playground.report.{HOMES.get(name, name)}")
+    figure: Callable[[View], Any] = module.figure
+    result = figure(view or View(run))
+    if result is None:
+        return None
+    folder = folder or run.path / "figures"
+    make_folder(folder)
+    return save(result, folder / f"{name}.png")

@@ -1,0 +1,228 @@
+"""``figures/supervised.png``: what a network has learned, and where it errs.
+
+Two classes in the plane: the probability of class 1 (mean over members), every member's
+decision boundary and the training points. Digits: the confusion matrix and the misread digits
+of greatest loss. Regression: the weights beside the true ones, and predictions.
+"""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+
+from playground.report.curves import curve, marks, prepare, spread_text
+from playground.report.spread import quantiles
+from playground.report.style import (
+    COLORS,
+    DIVERGING,
+    INK,
+    MUTED,
+    TICK,
+    Sheet,
+    bare,
+    dots,
+    heading,
+    legend,
+)
+from playground.report.text import (
+    is_linear,
+    last_iteration,
+    metric_text,
+    result_text,
+    subtitle,
+    title,
+)
+from playground.report.view import Array, View
+
+MISREAD, BOUNDARIES = 16, 50
+"""Digits shown, and members whose boundary is drawn, at most (ours)."""
+
+ERRORS = LinearSegmentedColormap.from_list("errors", ["#FFFFFF", "#F4C7A1", "#C1440E"])
+
+
+def figure(view: View) -> Figure | None:
+    """Draw the picture of what was recorded; None where there is no array of any kind."""
+    for name, draw in (("confusion", _digits), ("boundary", _plane), ("weights", _regression)):
+        if view.arrays.get(name):
+            return draw(view)
+    return None
+
+
+def last(view: View, name: str) -> Array | None:
+    """The last array of a name."""
+    known = view.arrays.get(name)
+    result: Array | None = known[max(known)] if known else None
+    return result
+
+
+def _sheet(view: View, caption: str, **options: Any) -> Sheet:
+    members = len(view.members)
+    words = [f"{caption} Curves: training dashed."]
+    words.append(f"{spread_text(members)}." if members > 1 else "")
+    return Sheet.make(title(view), subtitle(view), " ".join(w for w in words if w), **options)
+
+
+def _curves(sheet: Sheet, cells: list[Any], view: View) -> None:
+    """Test and training accuracy and loss, or the exact metrics of regression."""
+    pairs = [("accuracy", "train_accuracy"), ("test_loss", "train_loss")]
+    if not view.has("accuracy"):
+        pairs = [("value", ""), ("distance", ""), ("test_loss", "train_loss")]
+    for row, (cell, (name, other)) in enumerate(zip(cells, pairs, strict=False)):
+        series = [view.metric(name), *([view.metric(other)] if other else [])]
+        ax = sheet.panel(cell, x="iteration" if row == len(cells) - 1 else "")
+        head = {"accuracy": "accuracy", "test_loss": "loss"}.get(name, metric_text(view, name))
+        heading(ax, head, f"final {result_text(series[0].last())}" if series[0] else "")
+        if not any(series):
+            continue
+        log = prepare(ax, series, float(last_iteration(view)), linear=is_linear(name))
+        curve(ax, series[0], COLORS[0], "test" if other else "", log=log)
+        if other:
+            curve(ax, series[1], COLORS[1], "training", log=log, style="--", width=1.3,
+                  individual=False)  # fmt: skip
+        legend(ax)
+        marks(ax, view)
+
+
+def _digits(view: View) -> Figure:
+    """Confusion, misread digits and curves."""
+    counts = last(view, "confusion")
+    assert counts is not None
+    caption = (
+        "Confusion: test digits by true class (row) and predicted class (column), mean over "
+        f"{len(counts)} members; colour is the share of the row that is wrong. "
+        "Misread digits: greatest loss first, read (true)."
+    )
+    sheet = _sheet(view, caption, width=14.0, body=4.7, margins=(0.7, 0.35))
+    cells = sheet.grid(2, 3, width_ratios=(1.2, 1.05, 1.0), wspace=0.2, hspace=0.42)
+    ax = sheet.panel(cells[:, 0], "confusion", "predicted", "true")
+    confusion(ax, counts)
+    ax = sheet.panel(cells[:, 1], "misread digits of member 0")
+    misread(ax, view)
+    _curves(sheet, [cells[0, 2], cells[1, 2]], view)
+    return sheet.figure
+
+
+def confusion(ax: Axes, counts: Array) -> None:
+    """Mean counts [K, K] as numbers, errors coloured by their share of the row."""
+    mean = counts.mean(axis=0)
+    classes = len(mean)
+    share = mean / np.maximum(mean.sum(axis=1, keepdims=True), 1)
+    wrong = np.where(np.eye(classes, dtype=bool), 0.0, share)
+    ax.grid(False)
+    ax.imshow(wrong, cmap=ERRORS, norm=Normalize(0, max(0.1, float(wrong.max()))))
+    for row, column in np.argwhere(mean > 0):
+        value = mean[row, column]
+        right = row == column
+        text = f"{value:.0f}" if value >= 10 or value == round(value) else f"{value:.1f}"
+        ax.text(column, row, text, ha="center", va="center", fontsize=TICK,
+                color=INK if right or wrong[row, column] < 0.06 else "white",
+                weight="bold" if right else "normal")  # fmt: skip
+    ax.set_xticks(range(classes))
+    ax.set_yticks(range(classes))
+    ax.set_anchor("NW")
+
+
+def misread(ax: Axes, view: View, member: int = 0) -> None:
+    """One member's misread digits in a square, with what was read and what was true."""
+    bare(ax)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    images, labels = last(view, "misread_images"), last(view, "misread_labels")
+    read = last(view, "misread_predictions")
+    if images is None or labels is None or read is None:
+        return
+    shown = np.flatnonzero(labels[member] >= 0)[:MISREAD]
+    side = 4
+    height, width = images.shape[2:]
+    for place, index in enumerate(shown):
+        row, column = divmod(place, side)
+        left, top = column * 1.25, row * 1.5
+        ax.imshow(images[member, index], cmap="Greys", extent=(left, left + 1, top + 1, top),
+                  interpolation="nearest", vmin=0, vmax=16, aspect="equal")  # fmt: skip
+        ax.text(left + 0.5, top + 1.06, f"{read[member, index]} ({labels[member, index]})",
+                ha="center", va="top", fontsize=TICK, color=INK)  # fmt: skip
+    if not len(shown):
+        ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", color=MUTED)
+    ax.set_xlim(-0.1, side * 1.25 - 0.15)
+    ax.set_ylim(side * 1.5 - 0.1, -0.1)
+    ax.set_aspect(width / height)
+    ax.set_anchor("NW")
+
+
+def _plane(view: View) -> Figure:
+    """Decision boundaries and curves."""
+    sheet = _sheet(view, "Ground: probability of class 1, mean over members; lines: where each "
+                   "member says 1/2. Points: training set.", width=13.0, body=5.6)  # fmt: skip
+    cells = sheet.grid(2, 2, width_ratios=(1.5, 1), wspace=0.18, hspace=0.42)
+    ax = sheet.panel(cells[:, 0], "decision boundary")
+    boundary(ax, view)
+    _curves(sheet, [cells[0, 1], cells[1, 1]], view)
+    return sheet.figure
+
+
+def boundary(ax: Axes, view: View) -> None:
+    """Probability as the ground, boundaries as lines, points of both classes."""
+    field, axes = last(view, "boundary"), last(view, "boundary_axes")
+    points, labels = last(view, "points"), last(view, "labels")
+    ax.grid(False)
+    if field is not None and axes is not None:
+        values = field.astype(np.float64)
+        known = np.where(np.isfinite(values).any(axis=0), np.nan_to_num(values).mean(axis=0), 0.5)
+        ax.imshow(known, cmap=DIVERGING, vmin=0, vmax=1, origin="lower", interpolation="bilinear",
+                  extent=(*axes[0][0][[0, -1]], *axes[0][1][[0, -1]]), aspect="auto")  # fmt: skip
+        for member in values[:BOUNDARIES]:
+            if np.isfinite(member).all() and member.min() < 0.5 < member.max():
+                ax.contour(*axes[0], member, levels=[0.5], colors=INK, zorder=3,
+                           linewidths=1.6 if len(values) == 1 else 0.7, alpha=0.8)  # fmt: skip
+    if points is not None and labels is not None:
+        for value, shade in ((0, COLORS[1]), (1, COLORS[0])):
+            chosen = points[0][labels[0] == value]
+            dots(ax, chosen, s=13, c=shade, edgecolors="white", linewidths=0.3, zorder=2.5,
+                       label=f"class {value}")  # fmt: skip
+        legend(ax, loc="upper right")
+
+
+def _regression(view: View) -> Figure:
+    """Weights, predictions and curves."""
+    members = len(view.members)
+    spread = "the middle 95 % of members" if members > 1 else "the member"
+    sheet = _sheet(view, f"Weights: black is true, blue is the members' median and {spread}. "
+                   "Predictions: test set, member 0.", width=13.5, body=5.4)  # fmt: skip
+    cells = sheet.grid(2, 3, wspace=0.24, hspace=0.42)
+    weights(sheet.panel(cells[0, 0:2], "weights", "input"), view)
+    predictions(sheet.panel(cells[1, 0], "predictions", "observed", "predicted"), view)
+    _curves(sheet, [cells[1, 1], cells[0, 2], cells[1, 2]], view)
+    return sheet.figure
+
+
+def weights(ax: Axes, view: View) -> None:
+    """Learned weights beside the true ones, by input."""
+    learned, truth = last(view, "weights"), last(view, "true_weights")
+    if learned is None:
+        return
+    low, middle, high = quantiles(learned.T, 0.025, 0.5, 0.975)
+    x = np.arange(learned.shape[1])
+    ax.errorbar(x, middle, np.stack([middle - low, high - middle]), fmt="o", color=COLORS[0],
+                markersize=5, linewidth=1.4, label="learned", zorder=3)  # fmt: skip
+    if truth is not None:
+        ax.plot(x, truth[0], linestyle="", marker="_", markersize=16, markeredgewidth=2,
+                color=INK, label="true", zorder=2.5)  # fmt: skip
+    ax.axhline(0, color=MUTED, linewidth=0.7)
+    if len(x) <= 30:
+        ax.set_xticks(x)
+    legend(ax)
+
+
+def predictions(ax: Axes, view: View) -> None:
+    """Predicted over observed targets, with the line where they agree."""
+    predicted, observed = last(view, "predictions"), last(view, "observations")
+    if predicted is None or observed is None:
+        return
+    ax.scatter(observed[0], predicted[0], s=9, c=COLORS[0], alpha=0.6, linewidths=0, zorder=3)
+    known = np.concatenate([observed[0], predicted[0]])
+    known = known[np.isfinite(known)]
+    if known.size:
+        span = [float(known.min()), float(known.max())]
+        ax.plot(span, span, color=INK, linewidth=1, zorder=2)

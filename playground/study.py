@@ -1,0 +1,210 @@
+"""Studies: published results as runs, claims and a verdict.
+
+A study is a folder ``experiments/<key>/`` with a README, a ``config.yaml`` (overrides common
+to all runs, and those of a quick run) and an ``analysis.py`` with two functions:
+
+    runs(quick) -> {name: overrides}          what to run
+    claims(runs, folder) -> list[Claim]       records in, figure and claims out
+
+A claim holds where the 95 % interval of its estimate lies inside the tolerance (PASS), fails
+where it lies outside (FAIL), and is INCONCLUSIVE in between. A study's verdict is the worst
+of its claims.
+"""
+
+import difflib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from playground.record.directory import write_atomic
+from playground.record.text import dump_json
+from playground.schema import ConfigError
+
+if TYPE_CHECKING:
+    from playground.record.reader import Run
+
+PASS, INCONCLUSIVE, FAIL, SMOKE = "PASS", "INCONCLUSIVE", "FAIL", "SMOKE"
+EXIT = {PASS: 0, SMOKE: 0, FAIL: 1, INCONCLUSIVE: 3}
+
+T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179,
+        2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064,
+        2.060, 2.056, 2.052, 2.048, 2.045, 2.042)  # fmt: skip
+"""Two-sided 95 % quantiles of Student's t with 1 to 30 degrees of freedom."""
+
+
+def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """Mean and 95 % t interval over independent replicas: (mean, low, high).
+
+    All three are NaN where a value is not finite, and equal where there is one value only.
+    """
+    array = np.asarray(values, float)
+    if not np.isfinite(array).all():
+        return np.nan, np.nan, np.nan
+    mean = float(array.mean())
+    if len(array) < 2:
+        return mean, mean, mean
+    degrees = len(array) - 1
+    quantile = T_95[degrees - 1] if degrees <= len(T_95) else 1.96 + 2.4 / degrees
+    half = quantile * float(array.std(ddof=1)) / np.sqrt(len(array))
+    return mean, mean - half, mean + half
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number of a published result.
+
+    Attributes:
+        name: what is claimed.
+        published: the published value, as text.
+        values: our estimates, one per independent replica.
+        low, high: the tolerance.
+        unit: of the values.
+    """
+
+    name: str
+    published: str
+    values: Sequence[float]
+    low: float = -np.inf
+    high: float = np.inf
+    unit: str = ""
+    estimate: tuple[float, float, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "estimate", interval(self.values))
+
+    @property
+    def verdict(self) -> str:
+        """PASS, FAIL or INCONCLUSIVE."""
+        mean, low, high = self.estimate
+        if not np.isfinite(mean):
+            return FAIL
+        if self.low <= low and high <= self.high:
+            return PASS
+        return FAIL if high < self.low or low > self.high else INCONCLUSIVE
+
+
+def worst(verdicts: Sequence[str]) -> str:
+    """The worst of several verdicts."""
+    for verdict in (FAIL, INCONCLUSIVE):
+        if verdict in verdicts:
+            return verdict
+    return PASS
+
+
+def experiments_dir() -> Path:
+    """The checkout's folder of studies.
+
+    Raises:
+        ConfigError: the package is installed without a checkout.
+    """
+    path = Path(__file__).resolve().parent.parent / "experiments"
+    if not path.is_dir():
+        raise ConfigError("studies need a checkout of the repository; a wheel has none")
+    return path
+
+
+def find(key: str) -> Path:
+    """The folder of a study.
+
+    Raises:
+        ConfigError: no such study.
+    """
+    root = experiments_dir()
+    known = sorted(p.parent.name for p in root.glob("*/analysis.py"))
+    if key not in known:
+        close = difflib.get_close_matches(key, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"study {key}: unknown{hint} (allowed are {', '.join(known)})")
+    return root / key
+
+
+def load_analysis(folder: Path) -> ModuleType:
+    """The module ``analysis.py`` of a study."""
+    spec = importlib.util.spec_from_file_location(f"study_{folder.name}", folder / "analysis.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def reproduce(key: str, *, quick: bool = False, out: Path | None = None) -> int:
+    """Run a study, print its claims, write its figure and ``claims.json``; the exit code.
+
+    The runs lie in the folder like those of a sweep, so that ``playground.load`` reads them all;
+    the same command with the same folder skips what is finished.
+
+    Args:
+        key: the study's folder name.
+        quick: a smoke run: it says SMOKE, never PASS, and fails only what is plainly outside.
+        out: folder of runs and results; null is below ``runs/``.
+
+    Raises:
+        ConfigError: no such study, or the folder holds something else.
+        RunFailed, RecordError: a run stopped.
+    """
+    from playground.progress import Reporter
+    from playground.record.directory import RunDirectory, RunExists
+
+    analysis = load_analysis(find(key))
+    reporter, planned = Reporter(), analysis.runs(quick)
+    title = [f"name={key}", f"quick={str(quick).lower()}"]
+    try:
+        base = RunDirectory.create_sweep(out, title, list(planned.values()))
+    except RunExists as error:
+        raise ConfigError(f"--out {error}") from error
+    runs = {}
+    for number, (name, overrides) in enumerate(planned.items()):
+        reporter.say(f"[{number + 1}/{len(planned)}] {name}: playground {' '.join(overrides)}")
+        runs[name] = go_on(base / str(number), overrides)
+    claims = analysis.claims(runs, base)
+    verdict = smoke(worst([claim.verdict for claim in claims]), quick=quick)
+    seconds = sum(run.manifest["seconds"] for run in runs.values())
+    results = [{"claim": c.name, "published": c.published, "mean": c.estimate[0],
+                "low": c.estimate[1], "high": c.estimate[2], "replicas": len(c.values),
+                "tolerance": [c.low, c.high], "unit": c.unit,
+                "verdict": smoke(c.verdict, quick=quick)} for c in claims]  # fmt: skip
+    content = {"study": key, "verdict": verdict, "seconds": round(seconds, 1), "claims": results}
+    write_atomic(base / "claims.json", dump_json(content))
+    reporter.lines(table(claims, quick=quick))
+    reporter.say(f"{key}: {verdict} in {seconds:.0f} s; runs, figure and claims.json in {base}")
+    return EXIT[verdict]
+
+
+def go_on(path: Path, overrides: Sequence[str]) -> "Run":
+    """A run in its folder: begun, gone on with, or read where it is finished."""
+    from playground.composition import quoted
+    from playground.record.reader import Run, load
+    from playground.run import run
+
+    if not (path / "manifest.json").exists():
+        return run([*overrides, f"run_dir={quoted(path)}"], quiet=True)
+    found = load(path)
+    assert isinstance(found, Run)
+    if found.manifest["status"] == "finished":
+        return found
+    return run([f"resume={quoted(path)}"], quiet=True)
+
+
+def smoke(verdict: str, *, quick: bool) -> str:
+    """A verdict as a quick run may say it."""
+    return SMOKE if quick and verdict != FAIL else verdict
+
+
+def table(claims: Sequence[Claim], *, quick: bool) -> list[str]:
+    """Claims as aligned lines."""
+    rows: list[tuple[Any, ...]] = [("claim", "published", "ours (95 % interval)", "verdict")]
+    for claim in claims:
+        mean, low, high = claim.estimate
+        ours = f"{mean:.6g} [{low:.6g}, {high:.6g}]{' ' + claim.unit if claim.unit else ''}"
+        rows.append((claim.name, claim.published, ours, smoke(claim.verdict, quick=quick)))
+    widths = [max(len(str(row[i])) for row in rows) for i in range(4)]
+    return [
+        "  ".join(str(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

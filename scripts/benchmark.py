@@ -1,0 +1,257 @@
+#!/usr/bin/env python
+"""Timings, interleaved in one process: scripts/benchmark.py rl|gan|probes|start [--pairs N].
+
+Machines are shared and noisy, so both sides of a comparison take turns (A B A B ...) and the
+median of the pairwise ratios is quoted with its quartiles. One thread each.
+
+  rl      PPO on CartPole with CleanRL's hyperparameters against Stable-Baselines3 (extra bench)
+  gan     the ring GAN against a hand-written PyTorch loop with fused Adam
+  probes  every domain with tier 0 on against off
+  start   seconds until help, an error, and the first update
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+CLEANRL = ["experiment=cleanrl_cartpole", "budget.env_steps=500000000"]
+
+Work = Callable[[], float]
+"""Does a slice of work; returns units of work done (environment steps, iterations)."""
+
+
+def session(overrides: Sequence[str], folder: Path) -> "object":
+    """A running session with records and tier 0, as the command builds it."""
+    from playground.config import compose
+    from playground.progress import Reporter
+    from playground.provenance import manifest
+    from playground.record.directory import RunDirectory
+    from playground.record.writer import Recorder
+    from playground.run import assemble, build_session
+
+    directory = RunDirectory.create("benchmark", folder / f"run{len(list(folder.iterdir()))}")
+    parts = assemble(compose([*overrides, "evaluate.every=1000000000",
+                              "checkpoint.every=1000000000"]), None)  # fmt: skip
+    directory.write_manifest(
+        manifest(parts.config, parts.problem, parts.players, parts.members, parts.device)
+    )
+    recorder = Recorder(directory, attempt=0)
+    return build_session(parts, directory, recorder, Reporter(quiet=True))
+
+
+def ours(overrides: Sequence[str], folder: Path, iterations: int, units: float) -> Work:
+    """A slice of our iterations; ``units`` per iteration."""
+    running = session(overrides, folder)
+
+    def work() -> float:
+        for _ in range(iterations):
+            running.iterate()  # type: ignore[attr-defined]
+        return iterations * units
+
+    return work
+
+
+def interleave(sides: dict[str, Work], pairs: int) -> dict[str, list[float]]:
+    """{side: units per second of each turn}, sides taking turns after one warm-up."""
+    for work in sides.values():
+        work()
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(pairs):
+        for name, work in sides.items():
+            began = time.perf_counter()
+            done = work()
+            rates[name].append(done / (time.perf_counter() - began))
+    return rates
+
+
+def show(title: str, rates: dict[str, list[float]], reference: str, unit: str) -> None:
+    """One line a side: median rate, median pairwise ratio to the reference and quartiles."""
+    print(f"\n{title} ({len(rates[reference])} interleaved turns, one thread)")
+    for name, values in rates.items():
+        ratios = [a / b for a, b in zip(values, rates[reference], strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(f"  {name:<28} {statistics.median(values):>12,.0f} {unit}   "
+              f"x{middle:.2f} [{low:.2f}, {high:.2f}]")  # fmt: skip
+
+
+def rl(pairs: int, folder: Path, compiled: bool) -> None:
+    """PPO on CartPole against Stable-Baselines3."""
+    import torch
+    from stable_baselines3 import PPO
+    from stable_baselines3.common.env_util import make_vec_env
+
+    torch.set_num_threads(1)
+    model = PPO(
+        "MlpPolicy", make_vec_env("CartPole-v1", 8), n_steps=128, batch_size=256, n_epochs=4,
+        learning_rate=2.5e-4, gamma=0.99, gae_lambda=0.95, clip_range=0.2, clip_range_vf=0.2,
+        ent_coef=0.01, vf_coef=0.25, max_grad_norm=0.5, device="cpu", verbose=0,
+    )  # fmt: skip
+
+    def sb3() -> float:
+        model.learn(total_timesteps=8 * 128 * 20, reset_num_timesteps=False)
+        return 8 * 128 * 20
+
+    sides: dict[str, Work] = {"stable-baselines3": sb3}
+    for flag in (False, True) if compiled else (False,):
+        word = "compiled" if flag else "eager"
+        for members, iterations in ((1, 40), (16, 6)):
+            overrides = [*CLEANRL, f"members={members}", f"compile={str(flag).lower()}"]
+            sides[f"ours, {members} members, {word}"] = ours(
+                overrides, folder, iterations, 1024 * members
+            )
+    show("PPO on CartPole, CleanRL's hyperparameters, tier 0 and records on",
+         interleave(sides, pairs), "stable-baselines3", "env steps/s")  # fmt: skip
+
+
+def plain_gan(r1: float) -> Work:
+    """The ring GAN as one would write it by hand: two modules, fused Adam, no records."""
+    import math
+
+    import torch
+    from torch import nn
+    from torch.nn import functional as F  # noqa: N812
+
+    from playground.config import compose
+
+    problem = compose(["problem=gan/ring"]).problem
+    latent = problem.latent
+    torch.manual_seed(0)
+
+    def net(inputs: int, outputs: int) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(inputs, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(),
+                             nn.Linear(128, outputs))  # fmt: skip
+
+    generator, discriminator = net(latent, 2), net(2, 1)
+    g_opt = torch.optim.Adam(generator.parameters(), lr=1e-3, betas=(0.0, 0.99), fused=True)
+    d_opt = torch.optim.Adam(discriminator.parameters(), lr=1e-3, betas=(0.0, 0.99), fused=True)
+    angles = torch.arange(8) * (2 * math.pi / 8)
+    centers = 2 * torch.stack([angles.cos(), angles.sin()], dim=1)
+
+    def work() -> float:
+        for _ in range(100):
+            real = centers[torch.randint(8, (256,))] + 0.02 * torch.randn(256, 2)
+            fake = generator(torch.randn(256, latent)).detach()
+            if r1:
+                real.requires_grad_()
+            on_real = discriminator(real)
+            loss = F.softplus(-on_real).mean() + F.softplus(discriminator(fake)).mean()
+            if r1:
+                (slope,) = torch.autograd.grad(on_real.sum(), real, create_graph=True)
+                loss = loss + r1 / 2 * slope.square().sum(1).mean()
+            d_opt.zero_grad()
+            loss.backward()
+            d_opt.step()
+            discriminator.requires_grad_(False)
+            loss = F.softplus(-discriminator(generator(torch.randn(256, latent)))).mean()
+            g_opt.zero_grad()
+            loss.backward()
+            g_opt.step()
+            discriminator.requires_grad_(True)
+        return 100
+
+    return work
+
+
+def gan(pairs: int, folder: Path, compiled: bool) -> None:
+    """The ring GAN against a plain loop, without penalty and with R1."""
+    import torch
+
+    torch.set_num_threads(1)
+    for r1 in (0.0, 1.0):
+        sides = {"plain PyTorch": plain_gan(r1)}
+        for flag in (False, True) if compiled else (False,):
+            for members, iterations in ((1, 100), (8, 12)):
+                overrides = ["problem=gan/ring", "loss=nonsaturating", f"penalty.r1={r1}",
+                             f"members={members}", f"compile={str(flag).lower()}",
+                             "budget.iterations=100000000"]  # fmt: skip
+                word = "compiled" if flag else "eager"
+                sides[f"ours, {members} members, {word}"] = ours(
+                    overrides, folder, iterations, members
+                )
+        show(f"Ring GAN, 2x128, batch 256, R1 weight {r1:g}, tier 0 and records on",
+             interleave(sides, pairs), "plain PyTorch", "iterations/s")  # fmt: skip
+
+
+def probes(pairs: int, folder: Path, compiled: bool) -> None:
+    """Tier 0 at its default cadence, and at every update, against none."""
+    cases = {
+        "CartPole PPO": (CLEANRL, 20),
+        "ring GAN": (["problem=gan/ring", "budget.iterations=100000000"], 200),
+        "digits": (["problem=supervised/digits", "budget.iterations=100000000"], 1500),
+        "landscape (rosenbrock)": (
+            ["problem=landscape/rosenbrock", "budget.iterations=100000000"], 2000),
+    }  # fmt: skip
+    for title, (overrides, iterations) in cases.items():
+        extra = [f"compile={str(compiled).lower()}"]
+        sides = {
+            f"probes={name}": ours([*overrides, *extra, f"probes={name}"], folder, iterations, 1)
+            for name in ("none", "light", "standard")
+        }
+        show(f"{title}, {'compiled' if compiled else 'eager'}", interleave(sides, pairs),
+             "probes=none", "iterations/s")  # fmt: skip
+
+
+FIRST_UPDATE = """
+import sys
+import playground.engine as engine
+apply = engine.Engine._apply
+def first(self, *arguments):
+    apply(self, *arguments)
+    sys.stdout.flush()
+    import os
+    os._exit(0)
+engine.Engine._apply = first
+from playground.__main__ import main
+main(sys.argv[1:])
+"""
+
+
+def start(pairs: int, folder: Path, compiled: bool) -> None:
+    """Wall time of whole processes: help, an error, and until the first update."""
+    python = sys.executable
+    commands = {
+        "help": [python, "-m", "playground", "--help"],
+        "error": [python, "-m", "playground", "problem=gan/rong"],
+        "error in a key": [python, "-m", "playground", "optimizer.lrr=1"],
+        "first update, landscape": [python, "-c", FIRST_UPDATE, "problem=landscape/rosenbrock"],
+        "first update, digits": [python, "-c", FIRST_UPDATE, "problem=supervised/digits"],
+        "first update, ring": [python, "-c", FIRST_UPDATE, "problem=gan/ring"],
+        "first update, cartpole": [python, "-c", FIRST_UPDATE, "problem=rl/cartpole"],
+    }
+    print(f"\nSeconds from the start of the process ({pairs} turns)")
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(pairs + 1):
+        for name, arguments in commands.items():
+            began = time.perf_counter()
+            ended = subprocess.run(arguments, capture_output=True, check=False, cwd=folder)
+            times[name].append(time.perf_counter() - began)
+            if ended.returncode != (2 if name.startswith("error") else 0):
+                raise SystemExit(f"{name}: {ended.stderr.decode()}")
+    for name, values in times.items():
+        low, middle, high = statistics.quantiles(values[1:], n=4)
+        print(f"  {name:<28} {middle:.2f} s [{low:.2f}, {high:.2f}]")
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    kinds = {"rl": rl, "gan": gan, "probes": probes, "start": start}
+    parser.add_argument("kind", choices=kinds)
+    parser.add_argument("--pairs", type=int, default=9, help="turns of every side (9)")
+    parser.add_argument("--eager-only", action="store_true", help="rl, gan: do not compile")
+    parser.add_argument("--compiled", action="store_true", help="probes: compile the gradients")
+    given = parser.parse_args()
+    compiled = given.compiled if given.kind == "probes" else not given.eager_only
+    with tempfile.TemporaryDirectory() as folder:
+        kinds[given.kind](given.pairs, Path(folder), compiled)
+
+
+if __name__ == "__main__":
+    main()

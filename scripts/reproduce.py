@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Reproduce a published result: scripts/reproduce.py KEY [--quick] [--out DIR].
+
+Exit codes: 0 PASS (or SMOKE with --quick), 1 FAIL, 2 wrong command, 3 INCONCLUSIVE.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> int:
+    """Parse the command line and run the study."""
+    from playground.schema import ConfigError
+    from playground.study import experiments_dir, find
+
+    known = sorted(path.parent.name for path in experiments_dir().glob("*/analysis.py"))
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0], epilog=(__doc__ or "").split("\n\n")[1]
+    )
+    parser.add_argument("key", metavar="KEY", help=f"one of {', '.join(known)}")
+    parser.add_argument("--quick", action="store_true", help="a smoke run; says SMOKE, never PASS")
+    parser.add_argument("--out", type=Path, help="folder of runs and results; go on where it is")
+    given = parser.parse_args()
+    try:
+        find(given.key)  # a wrong key must not wait for torch
+        return run(given)
+    except ConfigError as error:
+        return fail(str(error), 2)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Run the study; a run that stops is one line."""
+    from playground.record.directory import RecordError
+    from playground.session import Interrupted, RunFailed
+    from playground.study import reproduce
+
+    try:
+        return reproduce(given.key, quick=given.quick, out=given.out)
+    except (RunFailed, RecordError) as error:
+        return fail(f"run failed: {error}", 1)
+    except Interrupted as error:
+        return fail(f"interrupted by {error}; go on with the same --out", 128 + error.number)
+
+
+def fail(message: str, code: int) -> int:
+    """One line on stderr."""
+    sys.stderr.write(f"reproduce: {message}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

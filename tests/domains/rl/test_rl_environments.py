@@ -1,0 +1,223 @@
+import gymnasium
+import numpy as np
+import pytest
+import rl_toys
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from playground.domains.rl.environments import CartPoles, Episodes, Factory, next_seed
+from playground.domains.rl.rollout import Collector, gumbel
+from playground.randomness import generators
+from playground.schema import ConfigError
+
+ENVS = {"CartPole-v1": 2, "Acrobot-v1": 3, "MountainCar-v0": 3}
+V = 6
+
+
+def streams():
+    return generators(range(V), "environment")
+
+
+def factory(env, limit):
+    return Factory(env, {"max_episode_steps": limit})
+
+
+def generic(env, limit):
+    """Episodes, also where a native vector exists."""
+    made = factory(env, limit)
+    made.native = False
+    return made.vector(streams())
+
+
+def actions(env, steps):
+    return np.random.default_rng(7).integers(ENVS[env], size=(steps, V))
+
+
+def play(vector, chosen):
+    """First observation, then the rows of every step."""
+    first = vector.begin()
+    return [first, *(vector.advance(row) for row in chosen)]
+
+
+def by_hand(env, limit, chosen):
+    """The same by a loop over single environments."""
+    rows = [[] for _ in range(V)]
+    for i, stream in enumerate(streams()):
+        single = gymnasium.make(env, max_episode_steps=limit)
+        seen, _ = single.reset(seed=int(stream.integers(2**31 - 1)))
+        rows[i].append(seen)
+        done = False
+        for action in chosen[:, i]:
+            if done:
+                seen, _ = single.reset(seed=int(stream.integers(2**31 - 1)))
+                rows[i].append((seen, 0.0, False, False))
+                done = False
+                continue
+            seen, reward, terminated, truncated, _ = single.step(action)
+            rows[i].append((seen, reward, terminated, truncated))
+            done = terminated or truncated
+    steps = [[np.stack(column) for column in zip(*row, strict=True)]
+             for row in zip(*(r[1:] for r in rows), strict=True)]  # fmt: skip
+    return [np.stack([r[0] for r in rows]), *steps]
+
+
+class Seeded(gymnasium.Wrapper):
+    """Every episode from the next seed of a stream."""
+
+    def __init__(self, env, stream):
+        super().__init__(env)
+        self.stream = stream
+
+    def reset(self, *, seed=None, options=None):
+        return self.env.reset(seed=next_seed(self.stream))
+
+
+def by_gymnasium(env, limit, chosen):
+    """The same by Gymnasium's vector."""
+    makers = [
+        lambda s=stream: Seeded(gymnasium.make(env, max_episode_steps=limit), s)
+        for stream in streams()
+    ]
+    vector = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+    return [vector.reset()[0].copy(), *(
+        [np.copy(column) for column in vector.step(row)[:4]] for row in chosen)]  # fmt: skip
+
+
+def assert_same(left, right):
+    assert np.array_equal(left[0], right[0])
+    for one, other in zip(left[1:], right[1:], strict=True):
+        # math.cos and numpy.cos may differ in the last digit of float64, hence of float32
+        assert one[0] == pytest.approx(np.asarray(other[0]), rel=1e-5, abs=1e-6)
+        for a, b in zip(one[1:], other[1:], strict=True):
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("oracle", [by_hand, by_gymnasium])
+@pytest.mark.parametrize(
+    ("env", "limit"),
+    [("CartPole-v1", 500), ("CartPole-v1", 10), ("Acrobot-v1", 9), ("MountainCar-v0", 200)],
+)
+def test_transitions_are_those_of_single_environments(env, limit, oracle):
+    chosen = actions(env, 250)
+    expected = oracle(env, limit, chosen)
+    assert_same(play(generic(env, limit), chosen), expected)
+    if env == "CartPole-v1":
+        native = factory(env, limit).vector(streams())
+        assert isinstance(native, CartPoles)
+        assert_same(play(native, chosen), expected)
+    terminated = np.array([row[2] for row in expected[1:]])
+    truncated = np.array([row[3] for row in expected[1:]])
+    assert truncated.any() == (limit != 500)
+    assert (terminated & truncated).any() == (env == "CartPole-v1" and limit == 10)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_reset_rows_are_not_valid_and_give_nothing(native):
+    made = factory("CartPole-v1", 10)
+    made.native = native
+    source = Collector(made.vector(streams()), 2, 3)
+    noise = gumbel(generators([0, 1], "action"), 100, 3, 2)
+    rollout = source.collect(lambda o: np.zeros((*o.shape[:2], 2), np.float32), noise)
+    after = np.zeros_like(rollout.done)
+    after[1:] = rollout.done[:-1]
+    assert np.array_equal(rollout.valid, ~after)
+    assert np.array_equal(rollout.reward, rollout.valid.astype(np.float32))
+    assert not rollout.done[after].any()
+    fresh = np.abs(rollout.observation[1:][after])
+    assert fresh.max() <= 0.05
+    # the observation at an end is the true last one: out of bounds where terminated
+    last = np.abs(rollout.observation[1:][rollout.terminated])
+    assert ((last[:, 0] > 2.4) | (last[:, 2] > 12 * np.pi / 180)).all()
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_environments_rest_after_their_episodes(native):
+    made = factory("CartPole-v1", 15)
+    made.native = native
+    chosen = actions("CartPole-v1", 120)
+    free, counted = made.vector(streams()), made.vector(streams())
+    quota = np.array([1, 2, 3, 1, 2, 3])
+    rows = free.begin(), counted.begin(quota)
+    assert np.array_equal(*rows)
+    played, ended = np.zeros(V, int), np.zeros(V, bool)
+    for row in chosen:
+        resting = ended & (played == quota)
+        one, other = free.advance(row), counted.advance(row)
+        active = played < quota
+        for a, b in zip(one, other, strict=True):
+            assert np.array_equal(a[active], b[active])
+        for column in other:
+            assert not column[~active].any()
+        ended = ~active | resting
+        played += active & (other[2] | other[3])
+    assert np.array_equal(played, quota)
+    for stream, fresh, count in zip(counted.streams, streams(), quota, strict=True):
+        for _ in range(count):
+            next_seed(fresh)
+        assert next_seed(stream) == next_seed(fresh)  # no seed was drawn while resting
+
+
+@pytest.mark.parametrize("quota", [None, np.array([1, 2, 3, 4, 5, 99])])
+@pytest.mark.parametrize(
+    ("env", "native"),
+    [("CartPole-v1", True), ("CartPole-v1", False), ("Acrobot-v1", False)],
+)
+def test_state_is_exact_in_the_middle_of_episodes(env, native, quota, tmp_path):
+    def build():
+        made = factory(env, 30)
+        made.native = native
+        return made.vector(streams())
+
+    vector, chosen = build(), actions(env, 160)
+    vector.begin(quota)
+    for row in chosen[:75]:
+        current = vector.advance(row)[0]
+    torch.save(vector.capture(), tmp_path / "state.pt")
+    other = build()
+    other.begin()
+    restored = other.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert np.array_equal(current, restored)
+    for row in chosen[75:]:
+        for a, b in zip(vector.advance(row), other.advance(row), strict=True):
+            assert np.array_equal(a, b)
+
+
+def test_the_factory_knows_its_environment():
+    made = Factory("Acrobot-v1", {})
+    assert (made.observation_size, made.num_actions, made.limit) == (6, 3, 500)
+    assert made.threshold == gymnasium.spec("Acrobot-v1").reward_threshold == -100
+    assert not made.native
+    assert isinstance(made.vector(streams()), Episodes)
+    cartpole = Factory("CartPole-v1", {})
+    assert cartpole.native
+    assert (cartpole.limit, cartpole.threshold) == (500, 475)
+    assert Factory("CartPole-v1", {"max_episode_steps": -1}).limit is None
+    assert not Factory("CartPole-v1", {"sutton_barto_reward": True}).native
+
+
+def test_actions_are_counted_from_the_first():
+    rl_toys.register()
+    chosen = np.random.default_rng(0).integers(2, size=(20, V))
+    one, other = (play(Factory(f"toys/{n}-v0", {}).vector(streams()), chosen)
+                  for n in ("Tree", "Shifted"))  # fmt: skip
+    assert_same(one, other)
+
+
+@pytest.mark.parametrize(
+    ("env", "kwargs", "words"),
+    [
+        ("CartPol-v1", {}, "CartPol"),
+        ("CartPole-v99", {}, "v99"),
+        ("no such", {}, "no such"),
+        ("missing_package:Env-v0", {}, "missing_package"),
+        ("CartPole-v1", {"colour": 1}, "colour"),
+        ("Pendulum-v1", {}, "needs discrete actions"),
+        ("toys/Mapped-v0", {}, "needs array observations"),
+    ],
+)
+def test_environments_that_do_not_fit(env, kwargs, words):
+    rl_toys.register()
+    with pytest.raises(ConfigError, match=words) as caught:
+        Factory(env, kwargs)
+    assert str(caught.value).startswith(f"problem.env={env}: ")
+    assert "\n" not in str(caught.value)

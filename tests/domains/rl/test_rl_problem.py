@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+
+from playground import run
+from playground.record.checkpoint import load_checkpoint
+from playground.record.directory import RunDirectory
+
+SHORT = "+problem.env_kwargs.max_episode_steps=60"
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "reinforce"])
+@pytest.mark.parametrize("env", ["CartPole-v1", "Acrobot-v1"])
+def test_state_resumes_exactly(game, env, algorithm, tmp_path):
+    keys = [f"problem.env={env}", f"algorithm={algorithm}", SHORT, "members=2",
+            "problem.num_envs=4", "problem.tuned.ppo.batch_size=64"]  # fmt: skip
+    first, second = game(*keys).iterate(3), game(*keys)
+    torch.save(first.problem.state(), tmp_path / "state.pt")
+    second.problem.load_state(torch.load(tmp_path / "state.pt", weights_only=True))
+    for name in first.players:
+        second.values(name).copy_(first.values(name))
+    second.engine.load_state(first.engine.state())
+    first.iterate(3)
+    second.iterate(3)
+    for name in first.players:
+        assert torch.equal(first.values(name), second.values(name))
+    assert first.metrics.keys() == second.metrics.keys()
+    for name, value in first.metrics.items():
+        assert np.array_equal(value, second.metrics[name])
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("reinforce", marks=pytest.mark.slow)])
+def test_a_run_on_acrobot_resumes_bit_for_bit(algorithm, tmp_path):
+    keys = ["problem.env=Acrobot-v1", f"algorithm={algorithm}", SHORT, "members=2",
+            "problem.evaluation_episodes=3", "optimizer.schedule=constant"]  # fmt: skip
+    keys += ["algorithm.clip_schedule=constant"] if algorithm == "ppo" else []
+
+    def contents(name):
+        return load_checkpoint(RunDirectory.open(tmp_path / name))[1]
+
+    def go(name, *overrides):
+        return run([*overrides, f"run_dir={tmp_path / name}"], quiet=True)
+
+    go("whole", *keys, "budget.iterations=3")
+    go("parts", *keys, "budget.iterations=1")
+    run([f"resume={tmp_path / 'parts'}", "budget.iterations=3"], quiet=True)
+    whole, parts = contents("whole"), contents("parts")
+    for name, saved in whole["players"].items():
+        assert torch.equal(saved["parameters"], parts["players"][name]["parameters"])
+    assert whole["counters"] == parts["counters"]
+    assert repr(whole["problem"]) == repr(parts["problem"])
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "reinforce"])
+def test_the_module_computes_what_the_player_computes(game, algorithm):
+    made = game(f"algorithm={algorithm}", "members=2")
+    observation = np.random.default_rng(0).normal(size=(5, 2, 3, 4)).astype(np.float32)
+    x = torch.tensor(observation)
+    values = made.problem.values(observation)
+    for k in range(2):
+        modules = {}
+        for name, player in made.players.items():
+            modules[name] = player.module()
+            modules[name].load_state_dict(player.parameters.member(k))
+        value = modules["agent"]["value"] if "agent" in modules else modules["value"]
+        policy = modules["agent"]["policy"] if "agent" in modules else modules["policy"]
+        assert values[:, k] == pytest.approx(value(x[:, k])[..., 0].detach().numpy(), abs=1e-5)
+        logits = made.problem.act(observation[0])[k]
+        assert logits == pytest.approx(policy(x[0, k]).detach().numpy(), abs=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "reinforce"])
+def test_initial_networks_follow_the_37_details(game, algorithm):
+    """Orthogonal with gain sqrt(2), heads 0.01 and 1, biases 0, policy and value separate."""
+    made = game(f"algorithm={algorithm}")
+    tensors = {f"{p}.{n}": t[0].double() for p, player in made.players.items()
+               for n, t in player.parameters.views.items()}  # fmt: skip
+    for name, tensor in tensors.items():
+        if name.endswith("bias"):
+            assert not tensor.any()
+            continue
+        head = tensor.shape[0] < 4
+        gain = 2**0.5 if not head else 0.01 if "policy" in name else 1.0
+        small = tensor @ tensor.T if tensor.shape[0] <= tensor.shape[1] else tensor.T @ tensor
+        assert torch.allclose(small, gain**2 * torch.eye(len(small), dtype=torch.float64),
+                              atol=1e-5 * gain**2)  # fmt: skip
+    kinds = {name.split(".")[-3] for name in tensors}
+    assert kinds == {"policy", "value"}

@@ -1,0 +1,65 @@
+import pytest
+
+from playground import nets
+from playground.domains.supervised import config as module
+from playground.domains.supervised.config import SupervisedConfig
+from playground.domains.supervised.data import load
+from playground.schema import ConfigError, check
+
+MOONS = {"data": "two_moons", "samples": 100, "test_samples": 50, "noise": 0.1}
+LINE = {
+    "data": "linear_regression", "samples": 100, "test_samples": 50, "noise": 0.1,
+    "dimension": 3, "condition": 2.0, "widths": [],
+}  # fmt: skip
+DIGITS = {"data": "digits", "activation": "relu"}
+
+
+def checked(config):
+    check(config)
+    config.validate()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({**DIGITS, "data": "letters"}, "data=letters: allowed are"),
+        ({**DIGITS, "batch_size": 0}, "problem.batch_size=0: allowed are full and 1 to 1437"),
+        ({**DIGITS, "batch_size": 1438}, "problem.batch_size=1438"),
+        ({**DIGITS, "batch_size": "all"}, "problem.batch_size=all"),
+        ({**DIGITS, "batch_size": 6.5}, "problem.batch_size=6.5"),
+        ({**DIGITS, "batch_size": True}, "problem.batch_size=True"),
+        ({**DIGITS, "batch_size": "full", "replacement": True}, "problem.replacement=true"),
+        ({**DIGITS, "widths": [64, 0]}, "widths=0: must be at least 1"),
+        ({**DIGITS, "activation": "step"}, "activation=step"),
+        ({**DIGITS, "initialisation": "zeros"}, "initialisation=zeros"),
+        ({**DIGITS, "split_seed": -1}, "split_seed=-1"),
+        ({**DIGITS, "noise": 0.1}, "problem.noise=0.1: has no effect on digits"),
+        ({**DIGITS, "samples": 100}, "problem.samples=100: has no effect on digits"),
+        ({"data": "digits"}, "problem.activation=null: digits needs a value"),
+        ({**MOONS, "activation": "tanh", "condition": 3.0}, "problem.condition=3.0: has no effect"),
+        ({**MOONS, "activation": "tanh", "batch_size": 101}, "1 to 100"),
+        ({**MOONS, "activation": "tanh", "noise": None}, "problem.noise=null"),
+        ({**LINE, "widths": [8]}, "problem.widths=[8]: linear_regression"),
+        ({**LINE, "activation": "relu"}, "problem.activation=relu: has no effect"),
+        ({**LINE, "condition": 0.5}, "condition=0.5: must be at least 1"),
+        ({**LINE, "noise": float("nan")}, "noise=nan: must be finite"),
+    ],
+)
+def test_bad_values_are_refused(keys, message):
+    config = SupervisedConfig(**keys)
+    with pytest.raises(ConfigError) as caught:
+        checked(config)
+    assert message in str(caught.value)
+
+
+def test_names_are_those_of_the_networks():
+    assert tuple(nets.ACTIVATIONS) == module.ACTIVATIONS
+    assert nets.INITIALISATIONS == module.INITIALISATIONS
+
+
+@pytest.mark.parametrize("keys", [{**MOONS, "activation": "tanh"}, LINE, DIGITS])
+def test_sizes_known_without_the_data_are_those_of_the_data(keys):
+    config = SupervisedConfig(**keys, batch_size="full")
+    config.validate()
+    data = load(config)
+    assert config.train_size() == config.batch() == len(data.train[0]) == len(data.train[1])

@@ -1,0 +1,94 @@
+"""The contract of every problem, optimizer, stepper and probe set: a newcomer inherits it all."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from harness import SMALL_GAN, SMALL_PPO, SMALL_RL, assert_same, loop
+
+from playground.composition import conf_dir
+from playground.game import Evaluation
+from playground.optim.config import OPTIMIZERS, STEPPERS
+
+SMALL = {
+    "landscape": ["problem.noise=0.1"],
+    "supervised": ["problem.batch_size=16"],
+    "gan": ["problem.batch_size=16", "problem.evaluation_samples=100"],
+    "rl": [*SMALL_RL[1:], *SMALL_PPO],
+}
+"""What makes a domain's problems small."""
+
+
+def options(group: str) -> list[str]:
+    """Every option of a group of configurations."""
+    folder = conf_dir() / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+PROBLEMS = [name for name in options("problem") if name != "custom"]
+GAN = ["problem=gan/ring", *SMALL_GAN]
+
+
+def cases() -> list[list[str]]:
+    result = [[f"problem={name}", *SMALL[name.partition("/")[0]]] for name in PROBLEMS]
+    result += [["problem=rl/cartpole", *SMALL_RL[1:], "algorithm=reinforce"]]
+    for name in OPTIMIZERS:
+        extra = ["optimizer.class_name=RAdam"] if name == "torch" else []
+        result.append([*GAN, f"optimizer={name}", *extra])
+    result += [[*GAN, f"stepper={name}"] for name in STEPPERS]
+    result += [[*GAN, f"probes={name}"] for name in options("probes")]
+    result += [[*GAN, f"loss={name}"] for name in options("loss")]
+    result += [[f"experiment={name}"] for name in options("experiment")]
+    return result
+
+
+def test_every_name_has_a_configuration():
+    assert {*OPTIMIZERS} == {*options("optimizer")}
+    assert {*STEPPERS} == {*options("stepper")}
+
+
+@pytest.mark.parametrize("overrides", cases(), ids=lambda c: " ".join(c[:1] + c[-1:]))
+def test_contract(overrides):
+    """Two iterations, finite; a state that went through a file goes on bit for bit."""
+    made = loop(*overrides, "members=2", "seed=3").iterate()
+    buffer = io.BytesIO()
+    torch.save(made.state(), buffer)
+    before = made.state()
+    evaluation = made.problem.evaluate()
+    check_evaluation(made, evaluation)
+    for key in ("values", "engine", "counters"):
+        assert_same(before[key], made.state()[key], key)  # an evaluation changes nothing
+    made.iterate()
+    buffer.seek(0)
+    saved = torch.load(buffer, weights_only=True)
+    other = loop(*overrides, "members=2", "seed=3").load_state(saved).iterate()
+    assert_same(made.values(), other.values())
+    assert_same(made.state()["engine"], other.state()["engine"])
+    assert_same(made.state()["counters"], other.state()["counters"])
+    for name, player in made.players.items():
+        assert name == player.name
+        assert player.parameters.values.shape[0] == 2
+        assert torch.isfinite(player.parameters.values).all()
+        assert (made.engine.updates[name] > 0).all()
+        if player.module is not None:
+            assert {*player.module().state_dict()} == {*player.parameters.layout.names}
+    assert {*made.problem.counters} == {*made.parts.config.problem.counts}
+    assert all(c.dtype == np.int64 for c in made.problem.counters.values())
+
+
+def check_evaluation(made, evaluation):
+    """The main metric is there; everything is [M], or has the leading axis M or 1."""
+    assert isinstance(evaluation, Evaluation)
+    assert made.problem.main_metric in evaluation.metrics
+    for name, value in evaluation.metrics.items():
+        assert value.shape == (2,), name
+        assert np.isfinite(value).all(), name
+    for name, value in evaluation.stderr.items():
+        assert name in evaluation.metrics
+        assert value.shape == (2,)
+    for name, array in evaluation.arrays.items():
+        assert array.shape[0] in (1, 2), name
+    again = made.problem.evaluate()
+    for name, value in evaluation.metrics.items():
+        assert np.array_equal(value, again.metrics[name]), name

@@ -1,0 +1,154 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from harness import TINY, quiet
+
+from playground.nets import ACTIVATIONS, INITIALISATIONS, MLP, NUMPY_ACTIVATIONS, initial_weight
+from playground.record.checkpoint import load_checkpoint
+from playground.schema import ConfigError
+
+FAN_IN, FAN_OUT = 300, 500
+
+
+def draw(kind, gain=1.0):
+    return initial_weight(kind, (FAN_OUT, FAN_IN), gain, torch.Generator().manual_seed(3)).numpy()
+
+
+@pytest.mark.parametrize(
+    ("kind", "variance"),
+    [
+        ("torch", 1 / (3 * FAN_IN)),  # of uniform +-1/sqrt(fan_in)
+        ("he", 2 / FAN_IN),
+        ("lecun", 1 / FAN_IN),
+        ("glorot", 2 / (FAN_IN + FAN_OUT)),
+    ],
+)
+def test_variances_of_weights(kind, variance):
+    """Within 5 standard errors of the sample variance; at most normal's, sqrt(2/n)."""
+    weight = draw(kind)
+    error = math.sqrt(2 / weight.size)
+    assert abs(weight.mean()) < 5 * math.sqrt(variance / weight.size)
+    assert abs(np.mean(weight**2) / variance - 1) < 5 * error
+
+
+@pytest.mark.parametrize(("kind", "bound"), [("torch", FAN_IN**-0.5), ("glorot", 0.0866025404)])
+def test_uniform_weights_fill_their_interval(kind, bound):
+    weight = np.abs(draw(kind))
+    assert 0.999 * bound < weight.max() <= bound
+
+
+def test_orthogonal_columns_have_the_gain_as_norm():
+    weight = draw("orthogonal", 1.7)
+    assert np.allclose(weight.T @ weight, 1.7**2 * np.eye(FAN_IN), atol=1e-10)
+
+
+def test_biases():
+    for kind in INITIALISATIONS:
+        bias = MLP((400, 300), initialisation=kind).init(0, "x")["0.bias"].numpy()
+        if kind == "torch":
+            assert 0.04 < np.abs(bias).max() <= 1 / 20
+        else:
+            assert not bias.any()
+    assert list(MLP((4, 3, 2), bias=False).init(0, "x")) == ["0.weight", "2.weight"]
+
+
+def test_orthogonal_gains_of_hidden_and_last_layer():
+    tensors = MLP((20, 10, 5), initialisation="orthogonal", output_gain=0.01).init(0, "x")
+    for name, size, gain in (("0.weight", 10, math.sqrt(2)), ("2.weight", 5, 0.01)):
+        weight = tensors[name].numpy()
+        assert np.allclose(weight @ weight.T, gain**2 * np.eye(size), atol=1e-12)
+
+
+def test_streams_of_seeds_purposes_and_layers_differ():
+    net = MLP((3, 3, 3))
+    draws = [net.init(seed, purpose)[f"{layer}.weight"]
+             for seed in (0, 1) for purpose in ("policy", "value") for layer in (0, 2)]  # fmt: skip
+    assert len({tuple(d.flatten().tolist()) for d in draws}) == 8
+    assert torch.equal(net.init(1, "policy")["2.weight"], draws[5])
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("widths", [(), (7,), (7, 6)])
+def test_forward_is_the_module_s(activation, widths):
+    net = MLP((5, *widths, 3), activation, prefix="p.")
+    tensors = net.init(0, "x")
+    module = net.module().double()
+    module.load_state_dict({name[2:]: value for name, value in tensors.items()})
+    x = torch.linspace(-2, 2, 20, dtype=torch.float64).view(4, 5)
+    assert torch.equal(net(tensors, x), module(x))
+
+
+@pytest.mark.parametrize("members", [1, 3])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", NUMPY_ACTIVATIONS)
+def test_numpy_forward_is_the_module_s(activation, bias, members):
+    net = MLP((5, 7, 6, 3), activation, bias=bias)
+    tensors = [net.init(k, "x") for k in range(members)]
+    stacked = {name: np.stack([t[name].numpy() for t in tensors]) for name in tensors[0]}
+    forward = net.numpy_forward(stacked)
+    x = np.linspace(-2, 2, members * 20).reshape(members, 4, 5)
+    for round_ in range(2):
+        kept = x.copy()
+        out = forward(x)
+        assert np.array_equal(x, kept)
+        for k in range(members):
+            module = net.module().double()
+            module.load_state_dict({n: torch.tensor(v[k]) for n, v in stacked.items()})
+            expected = module(torch.tensor(x[k])).detach().numpy()
+            assert np.allclose(out[k], expected, rtol=0, atol=1e-14), round_
+        for value in stacked.values():
+            value *= 0.5  # the parameters are read anew
+
+
+def test_gains_are_torch_s():
+    for name in ("tanh", "relu", "leaky_relu", "sigmoid", "linear"):
+        assert ACTIVATIONS[name][2] == pytest.approx(torch.nn.init.calculate_gain(name))
+
+
+def test_unknown_initialisation():
+    with pytest.raises(ValueError, match="orthogonal"):
+        initial_weight("xavier", (2, 2), 1.0, torch.Generator())
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(
+    ("domain", "name"),
+    [("supervised", "model"), ("gan", "generator"), ("ppo", "agent"), ("reinforce", "policy")],
+)
+def test_a_run_hands_over_its_modules(domain, name, tmp_path):
+    run = quiet([*TINY[domain], "budget.iterations=2", "members=2"], tmp_path / "run")
+    found = load_checkpoint(run.path)
+    assert found is not None
+    values = found[1]["players"][name]["parameters"]
+    for member in (0, 1):
+        module = run.player(name, member)
+        flat = torch.cat([value.flatten() for value in module.state_dict().values()])
+        order = torch.cat([
+            values[member, piece]
+            for piece in slices(run, name, module)
+        ])  # fmt: skip
+        assert torch.equal(flat, order)
+    with pytest.raises(ConfigError, match="has 2"):
+        run.player(name, 2)
+    with pytest.raises(ConfigError, match="the run has"):
+        run.player("nobody")
+
+
+def slices(run, name, module):
+    """Where each tensor of the module lies, by the manifest's order of names."""
+    shapes = {key: value.numel() for key, value in module.state_dict().items()}
+    starts, start = {}, 0
+    for tensor in run.manifest["tensors"][name]:
+        starts[tensor] = slice(start, start + shapes[tensor])
+        start += shapes[tensor]
+    return [starts[key] for key in module.state_dict()]
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_point_is_no_network(tmp_path):
+    run = quiet([*TINY["dirac"], "budget.iterations=1"], tmp_path / "run")
+    with pytest.raises(ConfigError, match="not a network"):
+        run.player("generator")
+    assert run.player("discriminator").state_dict()["0.weight"].shape == (1, 1)
