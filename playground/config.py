@@ -22,6 +22,7 @@ from playground.explain import reason, unknown, unknown_field
 from playground.optim.config import (
     OPTIMIZERS,
     STEPPERS,
+    NaturalGradient,
     OptimizerConfig,
     StepperConfig,
     variable_fields,
@@ -261,6 +262,8 @@ def validate(config: Config) -> None:
             )
         validate_optimizer(optimizer, f"players.{player}")
     validate_optimizer(config.optimizer, "optimizer")
+    for player in players or ():
+        _validate_geometry(config, player)
     _validate_budget(config)
     varied(config)
     if config.evaluate.generator is not None and not problem.name.startswith("gan/"):
@@ -279,6 +282,19 @@ def validate(config: Config) -> None:
         raise ConfigError(f"name={config.name}: allowed are {SAFE_WORDS}")
     if config.run_dir is not None and ".." in Path(config.run_dir).parts:
         raise ConfigError(f"run_dir={config.run_dir}: climbs out with ..; give an absolute path")
+
+
+def _validate_geometry(config: Config, player: str) -> None:
+    """Trust regions need moves with a divergence."""
+    optimizer = config.player_optimizer(player)
+    allowed = getattr(config.algorithm, "trust_region", ())
+    if isinstance(optimizer, NaturalGradient) and player not in allowed:
+        own = player in config.players
+        key = f"optimizer@players.{player}" if own else "optimizer"
+        raise ConfigError(
+            f"{key}={optimizer.name}: the moves of player {player} have no divergence; only "
+            f"player policy of algorithm=npg|trpo has, as optimizer@players.policy={optimizer.name}"
+        )
 
 
 def _validate_budget(config: Config) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from playground.game import Move, Observation, Observer, Outcome, Outcomes, Player, Round
-from playground.gradients import Differentiator, Gradient
+from playground.gradients import Differentiator, Gradient, MoveGeometry
 from playground.optim.chain import Optimizer, Step
 from playground.optim.steppers import Stepper, direct
 
@@ -74,13 +74,12 @@ class Engine:
     def play(self, moves: Round) -> Outcomes:
         """Take all gradients at the same point, then apply all updates."""
         gradients = self.stepper(moves, self.gradient, self._extrapolate)
+        outcomes = {}
         for move, gradient in zip(moves, gradients, strict=True):
-            self._apply(move, gradient.value)
+            report = self._apply(move, gradient.value)
+            outcomes[move.player] = Outcome(gradient.terms, gradient.diagnostics | report)
         self.round_index += 1
-        return {
-            move.player: Outcome(gradient.terms, gradient.diagnostics)
-            for move, gradient in zip(moves, gradients, strict=True)
-        }
+        return outcomes
 
     def gradient(
         self, move: Move, at: Mapping[str, Tensor] | None = None, *, create_graph: bool = False
@@ -128,8 +127,8 @@ class Engine:
             self._freeze(move.player, bad, gradient.value, self._played[move.player] + 1)
         return parameters + self._step(move, gradient.value, norm).update
 
-    def _apply(self, move: Move, gradient: Tensor) -> None:
-        """Optimizer chain, finite check, observers, parameters += update."""
+    def _apply(self, move: Move, gradient: Tensor) -> dict[str, Tensor]:
+        """Optimizer chain, finite check, observers, parameters += update; the chain's report."""
         player = self.players[move.player]
         values = player.parameters.values
         self._played[move.player] += 1
@@ -154,14 +153,20 @@ class Engine:
             for observer in self.observers:
                 observer(observation)
         values.add_(update)
+        return step.report
 
     def _step(self, move: Move, gradient: Tensor, norm: Tensor) -> Step:
         """The optimizer's step; frozen members stay, as far as the host knows them."""
-        return self.optimizers[move.player].step(
+        optimizer = self.optimizers[move.player]
+        geometry = MoveGeometry(self.differentiate, move) if optimizer.uses_geometry else None
+        step = optimizer.step(
             gradient, self.players[move.player].parameters.values, norm=norm,
             progress=self.progress, active=move.active,
             frozen=self.frozen if self.failures and not self._remote else None,
+            geometry=geometry,
         )  # fmt: skip
+        self.gradient_evaluations += geometry.evaluations if geometry is not None else 0
+        return step
 
     def _mask(self, move: Move) -> Tensor | None:
         """Bool [M] of the members whose state advances, as far as the host knows it."""

@@ -23,6 +23,16 @@ State = dict[str, Tensor]
 """Named state tensors with leading axis M."""
 
 
+class Geometry(Protocol):
+    """What a move tells a trust region about its neighbourhood."""
+
+    def product(self, vector: Tensor) -> Tensor:
+        """The Hessian of the mean divergence at the present parameters, times v [M, N]."""
+
+    def evaluate(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective and mean divergence, each [M], at other parameters [M, N]."""
+
+
 @dataclass(slots=True)
 class At:
     """Where in training a transform is called.
@@ -32,12 +42,14 @@ class At:
         parameters: [M, N], before the update.
         learning_rate: scheduled; a float or [M, 1].
         norm: [M], L2 norm of the value given, where it is known.
+        geometry: of the move, where the chain asks for it.
     """
 
     count: int | Tensor
     parameters: Tensor
     learning_rate: float | Tensor
     norm: Tensor | None = None
+    geometry: Geometry | None = None
 
 
 class Transform(Protocol):

@@ -18,6 +18,7 @@ import gymnasium
 import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
+from playground.domains.rl.spaces import action_space
 from playground.randomness import generator_states, load_generator_states
 from playground.schema import ConfigError
 
@@ -252,12 +253,11 @@ class Factory:
             line = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"problem.env={env}: {line}") from error
         space, actions = probe.observation_space, probe.action_space
-        if not isinstance(actions, gymnasium.spaces.Discrete):
-            raise ConfigError(f"problem.env={env}: needs discrete actions, not {actions}")
+        self.actions = action_space(actions, env)
         if not isinstance(space, gymnasium.spaces.Box):
             raise ConfigError(f"problem.env={env}: needs array observations, not {space}")
         self.observation_size = int(np.prod(space.shape))
-        self.num_actions, self.first_action = int(actions.n), int(actions.start)
+        self.first_action = int(getattr(actions, "start", 0))
         self.limit = time_limit(probe)
         self.threshold = probe.spec.reward_threshold if probe.spec is not None else None
         self.native = (
