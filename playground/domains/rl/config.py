@@ -18,6 +18,9 @@ class RLConfig:
     name: str = text("rl/cartpole")
     env: str = text("CartPole-v1", "id of a Gymnasium environment")
     env_kwargs: dict[str, Any] = field(default_factory=dict)
+    vectorization: str | None = choice(
+        None, ("native", "sync", "async", "envpool"), "null: native where there is one, else sync"
+    )
     num_envs: int = number(8, minimum=1, doc="environments of a member")  # zoo: 8
     widths: list[int] = number([64, 64], minimum=1, doc="hidden layers of policy and value")
     activation: str = choice("tanh", ACTIVATIONS, "of hidden layers (tanh: SB3)")

@@ -37,7 +37,9 @@ class Evaluator:
         self.lanes = episodes if factory.native else min(episodes, LANES)
         share = np.array([(episodes + i) // self.lanes for i in range(self.lanes)])
         self.quota = np.tile(share, (len(seeds), 2))
-        self.environments = factory.vector(self._streams(), limit=factory.limit or LIMIT)
+        self.environments = factory.vector(
+            self._streams(), limit=factory.limit or LIMIT, exact=True
+        )
 
     def play(self, policy: Policy, act: Actor) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths [M, P, episodes] of complete episodes, raw."""

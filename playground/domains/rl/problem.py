@@ -40,7 +40,7 @@ class PolicyGradient(Problem):
 
     def __init__(self, config: RLConfig, algorithm: Any) -> None:
         self.config, self.algorithm, self.name = config, algorithm, config.name
-        self.factory = Factory(config.env, config.env_kwargs)
+        self.factory = Factory(config.env, config.env_kwargs, config.vectorization)
         players = algorithm.players
         self.owners: tuple[str, str] = (players[0], players[-1])
         joint = len(players) == 1
