@@ -291,4 +291,4 @@ def add(left: Sequence[Tensor], right: Sequence[Tensor]) -> Blocks:
 
 
 def _split(flat: Tensor, sizes: Sequence[int]) -> Blocks:
-    return list(flat.split(list(sizes), dim=1))
+    return list(torch.split(flat, list(sizes), dim=1))

@@ -270,6 +270,9 @@ def whole(moves: Sequence[Move], game: Game, name: str, players: int | None = No
     """Refuse a round in which not every player moves once.
 
     Args:
+        moves: the round.
+        game: who trains.
+        name: the stepper's.
         players: how many there must be; None takes any number.
 
     Raises:

@@ -361,8 +361,12 @@ def test_conjugate_gradients_solve_what_elimination_solves(monkeypatch):
 
     def objective(name):
         b = torch.as_tensor(first if name == "x" else second.T)
-        return lambda params, batch: (
-            {"f": params["x"]["x"] @ b @ params["y"]["y"] + (params[name][name] ** 2).sum()}, {})  # fmt: skip
+
+        def value(params, batch):
+            own = (params[name][name] ** 2).sum()
+            return {"f": params["x"]["x"] @ b @ params["y"]["y"] + own}, {}
+
+        return value
 
     start, rates = draw.normal(size=(4, 5)), (0.3, 0.7)
     found = []
