@@ -1,4 +1,4 @@
-"""What a user can set about optimizers and steppers. Torch-free.
+"""What a user can set about optimizers. Torch-free; steppers have ``stepper_config``.
 
 Defaults are those of ``torch.optim`` (PyTorch 2.13), except where a field says otherwise;
 problems set learning rates of their own. ``validate`` refuses what the ranges of single
@@ -194,19 +194,6 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
     "torch": Torch,
     "natural_gradient": NaturalGradient,
     "trust_region": TrustRegion,
-}
-
-
-@dataclass(slots=True)
-class StepperConfig:
-    """How a round becomes the gradients that are applied."""
-
-    name: str = choice("direct", ("direct", "extragradient"), doc="which stepper")
-
-
-STEPPERS: dict[str, type[StepperConfig]] = {
-    "direct": StepperConfig,
-    "extragradient": StepperConfig,
 }
 
 
