@@ -1,5 +1,7 @@
 """An environment whose transitions name themselves: observation (episode, t), unique rewards."""
 
+import sys
+
 import gymnasium
 import numpy as np
 
@@ -38,8 +40,17 @@ class Lenient(Trace):
         return super().step((self.episode + self.t) % 3)
 
 
+class Broken(Trace):
+    """Prints, and fails."""
+
+    def step(self, action):
+        sys.stdout.write("an environment may print")
+        sys.stdout.flush()
+        raise RuntimeError("out of paint")
+
+
 def register():
-    for env in (Trace, Lenient):
+    for env in (Trace, Lenient, Broken):
         name = f"toys/{env.__name__}-v0"
         if name not in gymnasium.registry:
             gymnasium.register(name, env, max_episode_steps=LIMIT)
