@@ -27,6 +27,13 @@ __all__ = ["CartPoles", "Environments", "Episodes", "Factory", "Step", "next_see
 EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
 """{module of an environment: the extra that brings its package}."""
 
+UNFORGETTING = (
+    "gymnasium.envs.box2d.bipedal_walker:BipedalWalker",
+    "gymnasium.envs.box2d.car_racing:CarRacing",
+)
+"""Environments that keep one Box2D world for all episodes, whose contact solver remembers: the
+same seed and actions give another episode in a used environment than in a new one."""
+
 
 class Factory:
     """Makes vectors of one environment id, and knows its sizes.
@@ -114,11 +121,12 @@ class Factory:
             vector = envpool(self.env).make_gymnasium(self.env, num_envs=count, seed=seed, **kwargs)
             return Adapted(vector, streams, self.actions, self.space, seeded=False)
         make = functools.partial(gymnasium.make, self.spec, disable_env_checker=True, **kwargs)
+        renew = self.spec.entry_point in UNFORGETTING
         crew: Crew
         if self.vectorization == "async" and count > 1:
-            crew = Pool(make, count, self.space, processors())
+            crew = Pool(make, count, self.space, renew, processors())
         else:
-            crew = Chunk(make, count, self.space)
+            crew = Chunk(make, count, self.space, renew)
         return Episodes(crew, streams, self.actions, limit if self.outermost else None)
 
 
