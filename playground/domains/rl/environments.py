@@ -245,6 +245,8 @@ class Factory:
     """
 
     def __init__(self, env: str, kwargs: dict[str, Any]) -> None:
+        from playground.domains.rl import tabular  # noqa: F401  registers; it needs this module
+
         self.env, self.kwargs = env, kwargs
         try:
             probe = gymnasium.make(env, **kwargs)
@@ -260,8 +262,10 @@ class Factory:
         self.num_actions, self.first_action = int(actions.n), int(actions.start)
         self.limit = time_limit(probe)
         self.threshold = probe.spec.reward_threshold if probe.spec is not None else None
-        self.native = (
-            env == "CartPole-v1" and set(kwargs) <= {"max_episode_steps"} and bool(self.limit)
+        self._batched = getattr(probe.unwrapped, "vector", None)
+        self.native = bool(self.limit) and (
+            (env == "CartPole-v1" and set(kwargs) <= {"max_episode_steps"})
+            or self._batched is not None
         )
         probe.close()
 
@@ -272,7 +276,7 @@ class Factory:
         limit = limit or self.limit
         if self.native:
             assert limit is not None
-            return CartPoles(streams, limit)
+            return (self._batched or CartPoles)(streams, limit)
         kwargs = self.kwargs | ({} if limit is None else {"max_episode_steps": limit})
 
         def make() -> gymnasium.Env[Any, Any]:
