@@ -8,8 +8,10 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 
+import playground
 from playground.config import compose
 from playground.domains.rl.environments import Episodes, Factory
+from playground.domains.rl.exact import Exact
 from playground.domains.rl.mdp import garnet
 from playground.domains.rl.tabular import LIMITS, Tabulars, uniforms
 from playground.randomness import generators
@@ -120,6 +122,24 @@ def test_one_line_says_what_is_wrong(kwargs, words):
         Factory("playground/FiniteMDP-v0", kwargs)
     assert str(caught.value).startswith("problem.env=playground/FiniteMDP-v0: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["bandit", "chain", "gridworld", "random_mdp"])
+def test_shipped_defaults_learn(name, tmp_path, without_figures):
+    """The sampling policy closes nine tenths of the exact gap from uniform to optimal."""
+    overrides = [f"problem=rl/{name}", "members=3", "probes=none", "evaluate.every=100",
+                 f"run_dir={tmp_path / 'run'}"]  # fmt: skip
+    run = playground.run(overrides, quiet=True)
+    env = gymnasium.make(run.config["problem"]["env"])
+    exact = Exact(env.unwrapped.mdp, 1.0, env.spec.max_episode_steps)
+    S, A = env.unwrapped.mdp.shape
+    uniform = exact.objective(torch.full((S, A), 1 / A, dtype=torch.float64)).item()
+    value = torch.zeros(S, dtype=torch.float64)
+    for _ in range(exact.horizon):  # Bellman's backward induction
+        value = (exact.reward + exact.transition @ value).amax(-1)
+    best = (exact.start @ value).item()
+    reached = run.metric("return/stochastic")[1][-1].mean()
+    assert reached > uniform + 0.9 * (best - uniform)
 
 
 def test_keyword_arguments_reach_the_model_from_the_command_line():
