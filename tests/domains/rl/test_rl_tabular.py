@@ -124,6 +124,7 @@ def test_one_line_says_what_is_wrong(kwargs, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bandit", "chain", "gridworld", "random_mdp"])
 def test_shipped_defaults_learn(name, tmp_path, without_figures):
     """The sampling policy closes nine tenths of the exact gap from uniform to optimal."""
