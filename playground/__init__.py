@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from playground.probes.probe import Probe
     from playground.record.reader import load
     from playground.run import run
+    from playground.slices import landscape
 
 _HOMES = {
     "run": "playground.run",
     "gradient_estimates": "playground.estimates",
+    "landscape": "playground.slices",
     "load": "playground.record.reader",
     "Context": "playground.game",
     "Evaluation": "playground.game",
@@ -33,7 +35,7 @@ _HOMES = {
 
 __all__ = [
     "Context", "Evaluation", "Move", "Player", "Probe", "Problem", "__version__",
-    "gradient_estimates", "load", "run",
+    "gradient_estimates", "landscape", "load", "run",
 ]  # fmt: skip
 
 
