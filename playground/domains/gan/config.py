@@ -1,7 +1,7 @@
 """Configuration of the GAN domain. Torch-free."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from playground.schema import ConfigError, choice, number, text
@@ -9,7 +9,7 @@ from playground.schema import ConfigError, choice, number, text
 if TYPE_CHECKING:
     from playground.game import Problem
 
-LOSSES = ("nonsaturating", "minimax")
+LOSSES = ("nonsaturating", "minimax", "least_squares", "wgan", "hinge", "relativistic")
 GENERATORS = ("raw", "ema", "average")
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "gelu", "silu")
 INITIALISATIONS = ("torch", "he", "glorot", "lecun", "orthogonal")
@@ -30,6 +30,17 @@ class PenaltyConfig:
         0.0,
         minimum=0,
         doc="gamma of gamma/2 E|grad_x D|^2 at real samples (Mescheder et al. 2018, section 4.1)",
+    )
+    r2: float = number(0.0, minimum=0, doc="the same at fake samples")
+    gradient: float = number(
+        0.0,
+        minimum=0,
+        doc="lambda of lambda E(|grad_x D| - center)^2 between real and fake (Gulrajani et al. "
+        "2017, whose lambda is 10 for images, .1 for toys)",
+    )
+    center: float = number(1.0, minimum=0, doc="of penalty.gradient: 1 is WGAN-GP's, 0 damps")
+    dragan: float = number(
+        0.0, minimum=0, doc="lambda of lambda E(|grad_x D| - 1)^2 around real (Kodali et al. 2017)"
     )
 
 
@@ -127,7 +138,7 @@ class GanConfig:
         return GanProblem(
             self,
             loss=config.loss.name,
-            penalties={"r1": config.penalty.r1},
+            penalties=asdict(config.penalty),
             generator=generator,
         )
 

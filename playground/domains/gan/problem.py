@@ -2,14 +2,15 @@
 
 One iteration, when alternating, is ``discriminator_updates`` rounds of the discriminator and
 ``generator_updates`` of the generator, in the order of ``first``; when simultaneous, one round
-of both. Every move has fresh latents, and every discriminator's move fresh real samples.
+of both. Every move has fresh latents, and every discriminator's move fresh real samples, as
+have the generator's moves where the loss is paired. Noise of penalties travels in the batch.
 
 The Dirac-GAN (Mescheder et al. 2018, section 2): data at 0, the generator is one number
 theta, D(x) = psi x without bias. The paper's D is high on fakes, ours on real samples, so our
 psi is minus the paper's: its start (1, 1) is [1, -1] here.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,12 +23,12 @@ from playground.domains.gan.data import Ahead, Mixture, grid, ring
 from playground.domains.gan.metrics import Scores, count, score
 from playground.domains.gan.objectives import (
     LOSSES,
-    Network,
     Point,
     ascent,
     discriminate,
     generate,
 )
+from playground.domains.gan.penalties import Network, weights_of
 from playground.game import Context, Evaluation, Move, Outcomes, Player, Problem, Round
 from playground.nets import MLP
 from playground.parameters import Parameters
@@ -77,6 +78,7 @@ class GanProblem(Problem):
             "discriminator": config.discriminator_updates,
             "generator": config.generator_updates,
         }
+        self.penalties = weights_of(penalties)[0]
         turns = [name for name, updates in order.items() for _ in range(updates)]
         self.turns = turns[::-1] if config.first == "generator" else turns
 
@@ -89,17 +91,7 @@ class GanProblem(Problem):
         if config.data == "grid":
             centres["grid"] = grid(config.modes, config.spacing)
         self.mixture = Mixture(centres[config.data].to(device, dtype), config.sigma)
-        real = Streams(context.seeds, "data/real", device)
-        latent = Streams(context.seeds, "data/latent", device)
-        size = config.batch_size
-        self.real = Ahead(
-            real, lambda n: self.mixture.draw(real, n, size), size * centres[config.data].shape[1]
-        )
-        self.latent = Ahead(
-            latent,
-            lambda n: latent.normal(n, size, config.latent, dtype=dtype),
-            size * config.latent,
-        )
+        self.batches = self._batches()
         self.counters = {"samples": np.zeros(context.members, np.int64)}
         self.averages = Averages(self.players["generator"].parameters.values, config.ema_decay)
         self.trail = [self._position()] if self.dirac else []
@@ -144,23 +136,46 @@ class GanProblem(Problem):
     def state(self) -> dict[str, Any]:
         """Streams, averages of the generator, and the trail that no evaluation has written."""
         return {
-            "real": self.real.state(),
-            "latent": self.latent.state(),
+            "batches": {name: ahead.state() for name, ahead in self.batches.items()},
             "averages": self.averages.state(),
             "trail": list(self.trail),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what ``state`` gave."""
-        self.real.load_state(state["real"])
-        self.latent.load_state(state["latent"])
+        for name, ahead in self.batches.items():
+            ahead.load_state(state["batches"][name])
         self.averages.load_state(state["averages"])
         self.trail = list(state["trail"])
 
+    def _batches(self) -> dict[str, Ahead]:
+        """{name: batches}, each from a stream of its own: what the moves of this game need."""
+        config, dtype = self.config, self.context.dtype
+        size, dimension = config.batch_size, self.mixture.centres.shape[1]
+
+        def ahead(name: str, numbers: int, draw: Callable[[Streams, int], Tensor]) -> Ahead:
+            streams = Streams(self.context.seeds, f"data/{name}", self.context.device)
+            return Ahead(streams, lambda count: draw(streams, count), numbers)
+
+        def normal(name: str, width: int) -> Ahead:
+            return ahead(name, size * width, lambda s, n: s.normal(n, size, width, dtype=dtype))
+
+        found = {
+            "real": ahead("real", size * dimension, lambda s, n: self.mixture.draw(s, n, size)),
+            "latent": normal("latent", config.latent),
+        }
+        if "gradient" in self.penalties:
+            found["mix"] = ahead("mix", size, lambda s, n: s.uniform(n, size, 1, dtype=dtype))
+        if "dragan" in self.penalties:
+            found["perturbation"] = normal("perturbation", dimension)
+        return found
+
     def _move(self, player: str) -> Move:
-        batch = {"latent": self.latent.next()}
-        if player == "discriminator":
-            batch["real"] = self.real.next()
+        """A player's move on fresh batches."""
+        wanted = {"latent"} if player == "generator" else set(self.batches)
+        if self.loss.paired:
+            wanted.add("real")
+        batch = {name: a.next() for name, a in self.batches.items() if name in wanted}
         return Move(player, self.objectives[player], batch)
 
     def _player(self, name: str) -> Player:
@@ -203,7 +218,7 @@ class GanProblem(Problem):
             counts = count(samples, self.mixture.centres, self.mixture.sigma).cpu().numpy()
             scores, _ = score(counts, size)
             self._perfect = {f"{key}/perfect": value for key, value in scores.items()}
-            self._shown = samples[:1, :SHOWN].cpu().numpy()
+            self._shown, self._real = samples[:1, :SHOWN].cpu().numpy(), samples[0, :ARROWS]
         return self._perfect
 
     def _samples(self, name: str, latent: Tensor) -> Tensor:
@@ -232,7 +247,8 @@ class GanProblem(Problem):
         for k in range(min(PICTURED, self.context.members)):
             tensors = players["discriminator"].parameters.member(k)
             fields.append(discriminator(tensors, points).view(GRID, GRID))
-            arrows.append(ascent(discriminator, tensors, self.loss, samples[k, :ARROWS]))
+            ends = samples[k, :ARROWS]
+            arrows.append(ascent(discriminator, tensors, self.loss, ends, self._real[: len(ends)]))
         found = {
             "samples": samples[:, :SHOWN],
             "centres": self.mixture.centres[None],
