@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from playground.domains.rl import tabular  # noqa: F401  registers its environments
 from playground.domains.rl.classic import NATIVE, CartPoles
 from playground.domains.rl.episodes import Crew, Episodes
 from playground.domains.rl.pool import Pool
@@ -55,8 +56,6 @@ class Factory:
     """
 
     def __init__(self, env: str, kwargs: dict[str, Any], vectorization: str | None = None) -> None:
-        from playground.domains.rl import tabular  # noqa: F401  registers; it needs this module
-
         self.env, self.kwargs = env, kwargs
         self.spec = find(env)
         try:

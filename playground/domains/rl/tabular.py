@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from playground.domains.rl import mdp as models
-from playground.domains.rl.environments import Quota, Step, next_seed
 from playground.domains.rl.mdp import MDP
+from playground.domains.rl.protocol import Quota, Step, next_seed
 from playground.randomness import generator_states, load_generator_states
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
