@@ -36,12 +36,6 @@ class RLConfig:
     normalize_rewards: bool = text(False, "by the running std of the return (SB3's VecNormalize)")
     clip_observations: float = number(10.0, above=0, doc="of normalised observations (SB3)")
     clip_rewards: float = number(10.0, above=0, doc="of normalised rewards (SB3)")
-    normalize_observations: bool = text(
-        False, "by a member's running mean and deviation, clipped to 10 (SB3's VecNormalize)"
-    )
-    normalize_rewards: bool = text(
-        False, "divide by the deviation of the running return, clipped to 10; returns stay raw"
-    )
     evaluation_episodes: int = number(100, minimum=1, doc="per member and evaluation")
     default_budget: dict[str, Any] = field(default_factory=lambda: {"env_steps": 100_000})
     tuned: dict[str, Any] = field(default_factory=dict)

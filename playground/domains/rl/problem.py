@@ -192,6 +192,7 @@ class PolicyGradient(Problem):
         return Normaliser(
             self.context.members, config.num_envs, self.factory.observation_size,
             self.algorithm.gamma, config.normalize_observations, config.normalize_rewards,
+            config.clip_observations, config.clip_rewards,
         )  # fmt: skip
 
     def _forward(self, network: Any, tensors: dict[str, Tensor], x: Tensor) -> Any:
