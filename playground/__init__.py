@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from playground.estimates import gradient_estimates
     from playground.game import Context, Evaluation, Move, Player, Problem
     from playground.probes.probe import Probe
     from playground.record.reader import load
     from playground.run import run
+    from playground.slices import landscape
 
 _HOMES = {
     "run": "playground.run",
+    "gradient_estimates": "playground.estimates",
+    "landscape": "playground.slices",
     "load": "playground.record.reader",
     "Context": "playground.game",
     "Evaluation": "playground.game",
@@ -30,7 +34,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Context", "Evaluation", "Move", "Player", "Probe", "Problem", "__version__", "load", "run",
+    "Context", "Evaluation", "Move", "Player", "Probe", "Problem", "__version__",
+    "gradient_estimates", "landscape", "load", "run",
 ]  # fmt: skip
 
 

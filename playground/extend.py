@@ -126,6 +126,10 @@ class Wrapped(Problem):
         """The problem's own."""
         self.problem.load_state(state)
 
+    def adopt(self, state: dict[str, Any], member: int) -> None:
+        """The problem's own."""
+        self.problem.adopt(state, member)
+
     def _exchange(self, move: Move) -> Move:
         """A move with its player's new objective, the same function for the same one before."""
         wrap = self.wraps.get(move.player)

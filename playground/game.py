@@ -195,6 +195,13 @@ class Problem(ABC):
     def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Take back what ``state`` gave."""
 
+    def adopt(self, state: dict[str, Any], member: int) -> None:  # noqa: B027
+        """Give every member what one member of a saved state learned besides parameters.
+
+        That is what the gradient depends on, such as the statistics of normalisers; streams,
+        environments and positions in the data stay. It serves measurements away from a run.
+        """
+
 
 def reduce_term(term: Tensor, share: Tensor | None) -> Tensor:
     """Reduce one member's term to a scalar: sum(w t) / sum(w).

@@ -36,6 +36,8 @@ PACKAGES = {
 PROBLEMS = [name for name in options("problem") if name != "custom"]
 GAN = ["problem=gan/ring", *SMALL_GAN]
 
+GAN_OPTIONS = ("spectral_norm=true", "instance_noise=0.5", "pack=4")
+
 
 def cases() -> list[list[str]]:
     result = [[f"problem={name}", *SMALL[name.partition("/")[0]]] for name in PROBLEMS]
@@ -56,6 +58,12 @@ def cases() -> list[list[str]]:
     result += [[*GAN, "stepper=lookahead_minimax", "stepper.k=1"], [*GAN, "frozen=[generator]"]]
     result += [[*GAN, f"probes={name}"] for name in options("probes")]
     result += [[*GAN, f"loss={name}"] for name in options("loss")]
+    result += [[*GAN, f"penalty.{name}=1"] for name in ("r1", "r2", "gradient", "dragan")]
+    result += [[*GAN, "optimizer.project=0.1"]]
+    result += [[*GAN, f"problem.{key}"] for key in GAN_OPTIONS]
+    for name in ("digits", "stacked_digits"):
+        result.append([f"problem=gan/{name}", *SMALL["gan"], "problem.channels=2",
+                       "problem.network=conv"])  # fmt: skip
     result += [[f"experiment={name}"] for name in options("experiment")]
     return result
 

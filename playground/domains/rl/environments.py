@@ -14,6 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from playground.domains.rl import tabular  # noqa: F401  registers its environments
 from playground.domains.rl.classic import NATIVE, CartPoles
 from playground.domains.rl.episodes import Crew, Episodes
 from playground.domains.rl.pool import Pool
@@ -46,6 +47,7 @@ class Factory:
         space: what observations look like; ``observation_size`` is D.
         actions: the action space.
         limit: time limit in steps, or None.
+        batched: makes native vectors of environments that bring their own, or None.
         threshold: mean return at which the environment counts as solved, or None.
         exact: whether training environments can be saved in the middle of an episode.
 
@@ -66,8 +68,10 @@ class Factory:
         self.limit = time_limit(probe)
         self.threshold = probe.spec.reward_threshold if probe.spec is not None else None
         self.outermost = time_limit(bare(probe)) is None
+        self.batched = getattr(probe.unwrapped, "vector", None) if self.limit else None
         probe.close()
         fits = env in NATIVE and set(kwargs) <= {"max_episode_steps"}
+        fits = fits or self.batched is not None
         self.vectorization = vectorization or ("native" if fits else "sync")
         if self.vectorization == "native" and not fits:
             raise ConfigError(
@@ -115,7 +119,8 @@ class Factory:
         """
         limit, count = limit or self.limit, len(streams)
         if self.native:
-            return NATIVE[self.env](streams, limit)
+            made: Environments = (self.batched or NATIVE[self.env])(streams, limit)
+            return made
         kwargs = self.kwargs | ({} if limit is None else {"max_episode_steps": limit})
         if self.vectorization == "envpool" and not exact:
             with warnings.catch_warnings():
