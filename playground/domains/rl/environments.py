@@ -2,11 +2,12 @@
 
 How a vector steps is a choice (``problem.vectorization``); what it gives is not: every kind
 draws the same episodes and gives the same transitions, except EnvPool, which has seeds and
-physics of its own.
+physics of its own, and calls an episode truncated that ends by itself at its time limit.
 """
 
 import functools
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -122,8 +123,12 @@ class Factory:
             return made
         kwargs = self.kwargs | ({} if limit is None else {"max_episode_steps": limit})
         if self.vectorization == "envpool" and not exact:
-            seed = next_seed(streams[0])
-            vector = envpool(self.env).make_gymnasium(self.env, num_envs=count, seed=seed, **kwargs)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # bounds of its spaces lose precision
+                vector = envpool(self.env).make_gymnasium(
+                    self.env, num_envs=count, seed=next_seed(streams[0]), **kwargs
+                )
+                vector.reset()
             return Adapted(vector, streams, self.actions, self.space, seeded=False)
         make = functools.partial(gymnasium.make, self.spec, disable_env_checker=True, **kwargs)
         renew = self.spec.entry_point in UNFORGETTING
