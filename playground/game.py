@@ -83,6 +83,15 @@ Outcomes = dict[str, Outcome]
 
 
 @dataclass(frozen=True, slots=True)
+class Gradient:
+    """A player's gradient [M, N] with the reduced terms and diagnostics, each [M]."""
+
+    value: Tensor
+    terms: Terms
+    diagnostics: Terms
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What an observer sees of one update: plain values at the taps, before it is applied.
 

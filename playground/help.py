@@ -80,7 +80,8 @@ def _problem(config: Config) -> list[str]:
     own = (group for group in GROUPS if group not in OPTIONAL_GROUPS or group in problem.groups)
     lines += ["", "Groups", *_groups(own)]
     chosen = {"problem": problem, "algorithm": config.algorithm, "loss": config.loss,
-              "penalty": config.penalty, "optimizer": config.optimizer}  # fmt: skip
+              "penalty": config.penalty, "optimizer": config.optimizer,
+              "stepper": config.stepper}  # fmt: skip
     nodes = {**chosen, **{f"players.{name}": own for name, own in config.players.items()}}
     for group, node in nodes.items():
         body = rows(node, f"{group}.") if node is not None else []

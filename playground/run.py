@@ -28,7 +28,6 @@ from playground.extend import Extensions, Wrap, Wrapped
 from playground.game import Context, Player, Problem
 from playground.optim.chain import Optimizer
 from playground.optim.config import OptimizerConfig, Torch
-from playground.optim.steppers import STEPPERS
 from playground.outside import CustomConfig
 from playground.probes.norms import Norms
 from playground.probes.probe import Measuring, Probe
@@ -172,7 +171,7 @@ def make_optimizer(
     """
     chosen, values = config.player_optimizer(player), varied_values(config, player, replicas, like)
     try:
-        return Optimizer(chosen, like, values)
+        return Optimizer(chosen, like, values, config.stepper.links())
     except ValueError as error:
         if not isinstance(chosen, Torch):
             raise
@@ -263,8 +262,9 @@ def build_session(
         for probe in probes
     ]
     engine = Engine(
-        parts.players, parts.optimizers, STEPPERS[config.stepper.name],
-        [*([norms] if norms is not None else []), *measuring], compiled=config.compile,
+        parts.players, parts.optimizers, config.stepper.build(),
+        [*([norms] if norms is not None else []), *measuring], held=config.frozen,
+        compiled=config.compile,
     )  # fmt: skip
     session = Session(
         config, parts.members, parts.problem, parts.players, engine, norms, directory, recorder,

@@ -19,8 +19,8 @@ from torch import Tensor
 from playground.composition import custom_overrides, parse
 from playground.config import Config, compose, from_dict, members, to_dict
 from playground.extend import Wrap, Wrapped
-from playground.game import Context, Move, Outcome, Player, Problem
-from playground.gradients import Differentiator, Gradient
+from playground.game import Context, Gradient, Move, Outcome, Player, Problem
+from playground.gradients import Differentiator
 from playground.record.checkpoint import load_checkpoint, load_snapshot
 from playground.record.reader import Run, load
 from playground.schema import ConfigError

@@ -9,7 +9,8 @@ from harness import SMALL_GAN, SMALL_PPO, SMALL_RL, assert_same, loop
 
 from playground.composition import conf_dir
 from playground.game import Evaluation
-from playground.optim.config import OPTIMIZERS, STEPPERS
+from playground.optim.config import OPTIMIZERS
+from playground.optim.stepper_config import STEPPERS
 
 SMALL = {
     "landscape": ["problem.noise=0.1"],
@@ -36,7 +37,17 @@ def cases() -> list[list[str]]:
     for name in OPTIMIZERS:
         extra = ["optimizer.class_name=RAdam"] if name == "torch" else []
         result.append([*GAN, f"optimizer={name}", *extra])
-    result += [[*GAN, f"stepper={name}"] for name in STEPPERS]
+    result += [
+        [
+            *GAN,
+            "problem.rounds=simultaneous",
+            "optimizer=sgd",
+            "optimizer.lr=0.01",
+            f"stepper={name}",
+        ]
+        for name in STEPPERS
+    ]
+    result += [[*GAN, "stepper=lookahead_minimax", "stepper.k=1"], [*GAN, "frozen=[generator]"]]
     result += [[*GAN, f"probes={name}"] for name in options("probes")]
     result += [[*GAN, f"loss={name}"] for name in options("loss")]
     result += [[f"experiment={name}"] for name in options("experiment")]
@@ -70,7 +81,8 @@ def test_contract(overrides):
         assert name == player.name
         assert player.parameters.values.shape[0] == 2
         assert torch.isfinite(player.parameters.values).all()
-        assert (made.engine.updates[name] > 0).all()
+        trains = name not in made.parts.config.frozen
+        assert ((made.engine.updates[name] > 0) == trains).all()
         if player.module is not None:
             assert {*player.module().state_dict()} == {*player.parameters.layout.names}
     assert {*made.problem.counters} == {*made.parts.config.problem.counts}

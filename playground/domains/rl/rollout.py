@@ -1,39 +1,16 @@
-"""Acting and collecting: policies act in NumPy on the host, everything is stored in arrays.
+"""Collecting: policies act on the host, everything that happens is stored in arrays.
 
-Shape legend: T vector steps, M members, E environments of a member, A actions, D observation
-entries. Noise is drawn ahead per member; actions are sampled by the Gumbel-max trick
-(Gumbel 1954): argmax_a (logit_a + G_a) with G_a = -log(Exp(1)).
+Shape legend: T vector steps, M members, E environments of a member, D observation entries.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from playground.domains.rl.environments import Environments
-from playground.nets import MLP, NUMPY_ACTIVATIONS
-
-Actor = Callable[[np.ndarray], np.ndarray]
-"""Observations [M, E, D] -> logits [M, E, A]."""
-
-
-def actor(network: MLP, tensors: dict[str, Tensor]) -> Actor:
-    """A function that reads the parameters anew at every call: NumPy on the CPU, else torch."""
-    first = next(iter(tensors.values()))
-    if first.device.type == "cpu" and network.activation in NUMPY_ACTIVATIONS:
-        names = [name for pair in network.names for name in pair]
-        return network.numpy_forward({name: tensors[name].numpy() for name in names})
-    batched = torch.func.vmap(network)
-
-    def act(observation: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            x = torch.as_tensor(observation, dtype=first.dtype, device=first.device)
-            result: np.ndarray = batched(tensors, x).cpu().numpy()
-        return result
-
-    return act
+from playground.domains.rl.policies import Actor, Noise
+from playground.domains.rl.spaces import ActionSpace
 
 
 @dataclass
@@ -42,8 +19,8 @@ class Rollout:
 
     Attributes:
         observation: [T + 1, M, E, D]; row T is the observation after the last step.
-        action: int64 [T, M, E].
-        reward: [T, M, E].
+        action: [T, M, E, *shape], as the policy drew it.
+        reward: [T, M, E], scaled where rewards are normalised.
         terminated, truncated: bool [T, M, E].
         valid: bool [T, M, E], False on reset rows and where an environment rests.
     """
@@ -62,22 +39,13 @@ class Rollout:
         return done
 
 
-def gumbel(
-    streams: list[np.random.Generator], steps: int, num_envs: int, num_actions: int
-) -> np.ndarray:
-    """Gumbel noise [T, M, E, A], drawn ahead from each member's stream."""
-    shape = (steps, num_envs, num_actions)
-    noise = np.stack([s.standard_exponential(shape, dtype=np.float32) for s in streams], axis=1)
-    np.maximum(noise, np.finfo(np.float32).tiny, out=noise)  # 0 has probability 2^-23 or so
-    result: np.ndarray = -np.log(noise)
-    return result
-
-
 @dataclass
 class Collector:
     """Steps a vector of M x E environments and keeps count of episodes.
 
     Attributes:
+        space: how actions are stored.
+        to_environment: from stored actions [V, *shape] to what the environments get.
         returns: running return of every environment's episode [M, E].
         recent: returns of each member's last 100 training episodes.
     """
@@ -85,6 +53,8 @@ class Collector:
     environments: Environments
     members: int
     num_envs: int
+    space: ActionSpace
+    to_environment: Callable[[np.ndarray], np.ndarray]
     observation: np.ndarray = field(init=False)
     ended: np.ndarray = field(init=False)
     returns: np.ndarray = field(init=False)
@@ -102,19 +72,19 @@ class Collector:
         self.ended = np.zeros((self.members, self.num_envs), np.bool_)
         self.returns = np.zeros((self.members, self.num_envs))
 
-    def collect(self, act: Actor, noise: np.ndarray, *, until_done: bool = False) -> Rollout:
+    def collect(self, act: Actor, noise: Noise, *, until_done: bool = False) -> Rollout:
         """Step T times, T the length of the noise, or until every first episode has ended.
 
         Args:
             act: the policy.
-            noise: Gumbel noise [T, M, E, A].
+            noise: of every step [T][M, E, ...].
             until_done: stop early when no environment is in its first episode any more;
                 rows after that episode are not valid.
         """
         steps, shape = len(noise), (self.members, self.num_envs)
         size = self.observation.shape[-1]
         observation = np.empty((steps + 1, *shape, size), np.float32)
-        action = np.empty((steps, *shape), np.int64)
+        action: np.ndarray = np.empty((steps, *shape, *self.space.shape), self.space.stored)
         reward = np.empty((steps, *shape), np.float32)
         terminated, truncated = np.empty((2, steps, *shape), np.bool_)
         valid = np.empty((steps, *shape), np.bool_)
@@ -123,9 +93,9 @@ class Collector:
         advance = self.environments.advance
         for t in range(steps):
             np.logical_not(self.ended | over, out=valid[t])
-            chosen = action[t]
-            np.argmax(act(observation[t]) + noise[t], axis=-1, out=chosen)
-            seen, r, term, trunc = advance(chosen.reshape(-1))
+            action[t] = act(observation[t], noise[t])
+            stored = action[t].reshape(-1, *self.space.shape)
+            seen, r, term, trunc = advance(self.to_environment(stored))
             observation[t + 1] = seen.reshape(*shape, size)
             reward[t], terminated[t] = r.reshape(shape), term.reshape(shape)
             truncated[t] = trunc.reshape(shape)

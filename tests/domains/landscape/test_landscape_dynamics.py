@@ -10,7 +10,7 @@ from playground.engine import Engine
 from playground.game import Context
 from playground.optim.chain import Optimizer
 from playground.optim.config import SGD
-from playground.optim.steppers import STEPPERS
+from playground.optim.stepper_config import STEPPERS
 
 
 def trajectory(iterations, lr, *, stepper="direct", members=1, **keys):
@@ -19,10 +19,12 @@ def trajectory(iterations, lr, *, stepper="direct", members=1, **keys):
     config.validate()
     problem = config.build(None)
     players = problem.setup(Context(tuple(range(members)), dtype=torch.float64))
+    method = STEPPERS[stepper]()
     optimizers = {
-        name: Optimizer(SGD(lr=lr), player.parameters.values) for name, player in players.items()
+        name: Optimizer(SGD(lr=lr), player.parameters.values, links=method.links())
+        for name, player in players.items()
     }
-    engine = Engine(players, optimizers, STEPPERS[stepper])
+    engine = Engine(players, optimizers, method.build())
 
     def position():
         return torch.cat([player.parameters.values for player in players.values()], dim=1)
