@@ -14,12 +14,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from playground.domains.rl import tabular  # noqa: F401  registers its environments
 from playground.domains.rl.classic import NATIVE, CartPoles
 from playground.domains.rl.episodes import Crew, Episodes
 from playground.domains.rl.pool import Pool
 from playground.domains.rl.protocol import Environments, Step, next_seed
 from playground.domains.rl.spaces import DISCRETE, action_space
+from playground.domains.rl.tabular import Tabular
 from playground.domains.rl.vectors import Adapted
 from playground.domains.rl.worker import Chunk, ObservationSpace, bare, quiet_mujoco
 from playground.schema import ConfigError
@@ -47,7 +47,6 @@ class Factory:
         space: what observations look like; ``observation_size`` is D.
         actions: the action space.
         limit: time limit in steps, or None.
-        batched: makes native vectors of environments that bring their own, or None.
         threshold: mean return at which the environment counts as solved, or None.
         exact: whether training environments can be saved in the middle of an episode.
 
@@ -68,10 +67,10 @@ class Factory:
         self.limit = time_limit(probe)
         self.threshold = probe.spec.reward_threshold if probe.spec is not None else None
         self.outermost = time_limit(bare(probe)) is None
-        self.batched = getattr(probe.unwrapped, "vector", None) if self.limit else None
+        self._model = probe.unwrapped if isinstance(probe.unwrapped, Tabular) else None
         probe.close()
         fits = env in NATIVE and set(kwargs) <= {"max_episode_steps"}
-        fits = fits or self.batched is not None
+        fits = fits or self._model is not None
         self.vectorization = vectorization or ("native" if fits else "sync")
         if self.vectorization == "native" and not fits:
             raise ConfigError(
@@ -119,8 +118,9 @@ class Factory:
         """
         limit, count = limit or self.limit, len(streams)
         if self.native:
-            made: Environments = (self.batched or NATIVE[self.env])(streams, limit)
-            return made
+            if self._model is not None:
+                return self._model.vector(streams, limit)
+            return NATIVE[self.env](streams, limit)
         kwargs = self.kwargs | ({} if limit is None else {"max_episode_steps": limit})
         if self.vectorization == "envpool" and not exact:
             with warnings.catch_warnings():
