@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from playground.game import Context, Evaluation, Move, Player, Problem
+    from playground.games import Game
     from playground.probes.probe import Probe
     from playground.record.reader import load
     from playground.run import run
@@ -23,6 +24,7 @@ _HOMES = {
     "load": "playground.record.reader",
     "Context": "playground.game",
     "Evaluation": "playground.game",
+    "Game": "playground.games",
     "Move": "playground.game",
     "Player": "playground.game",
     "Probe": "playground.probes.probe",
@@ -30,7 +32,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "Context", "Evaluation", "Move", "Player", "Probe", "Problem", "__version__", "load", "run",
+    "Context", "Evaluation", "Game", "Move", "Player", "Probe", "Problem", "__version__", "load",
+    "run",
 ]  # fmt: skip
 
 

@@ -84,6 +84,7 @@ class Wrapped(Problem):
         self.problem, self.wraps = problem, dict(objectives)
         self.name = problem.name
         self.main_metric, self.higher_is_better = problem.main_metric, problem.higher_is_better
+        self.rounds, self.dtype = problem.rounds, problem.dtype
         self._made: dict[tuple[str, Objective], Objective] = {}
 
     def setup(self, context: Context) -> dict[str, Player]:

@@ -147,11 +147,13 @@ def assemble(
     if objectives:
         problem = Wrapped(problem, objectives)
     replicas = members(config)
-    dtype = getattr(torch, config.dtype or config.problem.dtype)
+    dtype = getattr(torch, config.dtype or problem.dtype or config.problem.dtype)
     context = Context(tuple(m.seed for m in replicas), device, dtype)
     players = problem.setup(context)
     if own:
-        custom = config.problem.describe(problem.name, list(players), list(problem.counters))
+        custom = config.problem.describe(
+            problem.name, list(players), list(problem.counters), problem.rounds
+        )
         config = dataclasses.replace(config, problem=custom)
         validate(config)
     optimizers = {
