@@ -162,9 +162,14 @@ class Problem(ABC):
             snapshot; ``higher_is_better`` tells its direction.
         counters: int64 [M] arrays of what the problem counts itself (``samples``,
             ``env_steps``); budgets may refer to them.
+        rounds: ``simultaneous`` or ``alternating`` where every iteration is so; steppers that
+            need every player in each round refuse the latter before any work.
+        dtype: of an object's parameters unless ``dtype=`` is given; None is float32.
     """
 
     name: str = "custom"
+    rounds: str = ""
+    dtype: str | None = None
     main_metric: str = "loss"
     higher_is_better: bool = False
     counters: dict[str, np.ndarray]

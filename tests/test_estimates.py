@@ -43,7 +43,7 @@ def test_the_mean_is_the_exact_gradient_and_the_noise_the_exact_covariance():
     found = playground.gradient_estimates(RANDOM_MDP, estimates=400)
     model = garnet(states=4, actions=2)
     config = compose(RANDOM_MDP)
-    policy = softmax_policy(config.problem.build(config).policy, found.layouts["policy"],
+    policy = softmax_policy(config.problem.build(config).policy.network, found.layouts["policy"],
                             model.features)  # fmt: skip
     theta, exact = found.point.parameters["policy"], Exact(model, 0.9, 5)
     truth = -exact.gradient(policy, theta, discount_weight=False)

@@ -65,7 +65,7 @@ def test_returns_on_a_line_are_the_exact_ones():
                                  metrics=["return/stochastic"], at_once=3)  # fmt: skip
     model = garnet(states=4, actions=2)
     layout = Temporary(point, [0]).players["policy"].parameters.layout
-    policy = softmax_policy(built.policy, layout, model.features)
+    policy = softmax_policy(built.policy.network, layout, model.features)
     exact = Exact(model, 1.0, 6)
     for i, a in enumerate((-1, 0, 1, 2)):
         truth = exact.objective(policy(point.parameters["policy"] + a * direction).exp())

@@ -2,23 +2,24 @@
 
 How a vector steps is a choice (``problem.vectorization``); what it gives is not: every kind
 draws the same episodes and gives the same transitions, except EnvPool, which has seeds and
-physics of its own.
+physics of its own, and calls an episode truncated that ends by itself at its time limit.
 """
 
 import functools
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-from playground.domains.rl import tabular  # noqa: F401  registers its environments
 from playground.domains.rl.classic import NATIVE, CartPoles
 from playground.domains.rl.episodes import Crew, Episodes
 from playground.domains.rl.pool import Pool
 from playground.domains.rl.protocol import Environments, Step, next_seed
 from playground.domains.rl.spaces import DISCRETE, action_space
+from playground.domains.rl.tabular import Tabular
 from playground.domains.rl.vectors import Adapted
 from playground.domains.rl.worker import Chunk, ObservationSpace, bare, quiet_mujoco
 from playground.schema import ConfigError
@@ -46,7 +47,6 @@ class Factory:
         space: what observations look like; ``observation_size`` is D.
         actions: the action space.
         limit: time limit in steps, or None.
-        batched: makes native vectors of environments that bring their own, or None.
         threshold: mean return at which the environment counts as solved, or None.
         exact: whether training environments can be saved in the middle of an episode.
 
@@ -67,10 +67,10 @@ class Factory:
         self.limit = time_limit(probe)
         self.threshold = probe.spec.reward_threshold if probe.spec is not None else None
         self.outermost = time_limit(bare(probe)) is None
-        self.batched = getattr(probe.unwrapped, "vector", None) if self.limit else None
+        self._model = probe.unwrapped if isinstance(probe.unwrapped, Tabular) else None
         probe.close()
         fits = env in NATIVE and set(kwargs) <= {"max_episode_steps"}
-        fits = fits or self.batched is not None
+        fits = fits or self._model is not None
         self.vectorization = vectorization or ("native" if fits else "sync")
         if self.vectorization == "native" and not fits:
             raise ConfigError(
@@ -118,12 +118,17 @@ class Factory:
         """
         limit, count = limit or self.limit, len(streams)
         if self.native:
-            made: Environments = (self.batched or NATIVE[self.env])(streams, limit)
-            return made
+            if self._model is not None:
+                return self._model.vector(streams, limit)
+            return NATIVE[self.env](streams, limit)
         kwargs = self.kwargs | ({} if limit is None else {"max_episode_steps": limit})
         if self.vectorization == "envpool" and not exact:
-            seed = next_seed(streams[0])
-            vector = envpool(self.env).make_gymnasium(self.env, num_envs=count, seed=seed, **kwargs)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # bounds of its spaces lose precision
+                vector = envpool(self.env).make_gymnasium(
+                    self.env, num_envs=count, seed=next_seed(streams[0]), **kwargs
+                )
+                vector.reset()
             return Adapted(vector, streams, self.actions, self.space, seeded=False)
         make = functools.partial(gymnasium.make, self.spec, disable_env_checker=True, **kwargs)
         renew = self.spec.entry_point in UNFORGETTING

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 from playground.domains.rl import mdp as models
 from playground.domains.rl.mdp import MDP
+from playground.domains.rl.native import UNLIMITED
 from playground.domains.rl.protocol import Quota, Step, next_seed
 from playground.randomness import generator_states, load_generator_states
 
@@ -116,7 +117,7 @@ class Tabular(gymnasium.Env[np.ndarray, np.int64]):
         )
         return self._see(), float(reward[0]), bool(self.mdp.terminal[self.state[0]]), False, {}
 
-    def vector(self, streams: Sequence[np.random.Generator], limit: int) -> "Tabulars":
+    def vector(self, streams: Sequence[np.random.Generator], limit: int | None) -> "Tabulars":
         """Many of these at once."""
         return Tabulars(self.tables, streams, limit)
 
@@ -126,10 +127,13 @@ class Tabular(gymnasium.Env[np.ndarray, np.int64]):
 
 
 class Tabulars:
-    """A vector of one MDP, stepped in a few NumPy calls; see ``environments.Environments``."""
+    """A vector of one MDP, stepped in a few NumPy calls; see ``protocol.Environments``."""
 
-    def __init__(self, tables: Tables, streams: Sequence[np.random.Generator], limit: int) -> None:
-        self.tables, self.streams, self.limit = tables, list(streams), limit
+    def __init__(
+        self, tables: Tables, streams: Sequence[np.random.Generator], limit: int | None
+    ) -> None:
+        self.tables, self.streams = tables, list(streams)
+        self.limit = limit or UNLIMITED
 
     def begin(self, episodes: np.ndarray | None = None) -> np.ndarray:
         """Start a new episode everywhere."""

@@ -65,10 +65,10 @@ def prepared(game, tmp_path):
     def prepare(*overrides):
         made = game("problem=rl/finite_mdp", f"problem.env_kwargs.file='{tmp_path}/model.npz'",
                     "dtype=float64", f"algorithm.gamma={GAMMA}", *overrides)  # fmt: skip
-        player = made.players[made.problem.player_names[0]].parameters
+        player = made.players[made.problem.owners[0]].parameters
         theta = 0.7 * draw(player.layout.size)
         player.values.copy_(theta)
-        policy = softmax_policy(made.problem.policy, player.layout, MODEL.features)
+        policy = softmax_policy(made.problem.policy.network, player.layout, MODEL.features)
         return made, policy, theta, Exact(MODEL, GAMMA)
 
     return prepare
@@ -76,7 +76,7 @@ def prepared(game, tmp_path):
 
 def set_values(made, V):
     """A value network that is linear in one-hot states is a table."""
-    views = made.players[made.problem.player_names[1]].parameters.views
+    views = made.players[made.problem.owners[1]].parameters.views
     prefix = made.problem.value.prefix
     views[f"{prefix}0.weight"][:] = V
     views[f"{prefix}0.bias"].zero_()

@@ -25,9 +25,8 @@ CASES = [*((env, {}) for env in IDS),
 
 
 def vector(env, kwargs, *, native):
-    made = Factory(env, kwargs)
-    assert made.native
-    made.native = native
+    assert Factory(env, kwargs).native
+    made = Factory(env, kwargs, "native" if native else "sync")
     built = made.vector(generators(range(V), "environment"))
     assert isinstance(built, Tabulars if native else Episodes)
     return built, made.num_actions
