@@ -396,7 +396,7 @@ REFUSED = {
         ["problem.env=Pendulum-v1", "problem.squash=true", "problem.gsde=true"], "only one of them"
     ),
     "unbounded": (
-        ["problem.env=toys/Unbounded-v0", "problem.squash=true"], "problem.squash=true: .* no bounds"
+        ["problem.env=toys/Unbounded-v0", "problem.squash=true"], "squash=true: .* no bounds"
     ),
     "steps of nothing": (["problem.gsde_steps=4"], "problem.gsde_steps=4: needs problem.gsde"),
 }  # fmt: skip
