@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from playground.domains.rl.batches import explained_variance, minibatches, moments
-from playground.domains.rl.config import RLConfig
+from playground.domains.rl.config import MinibatchConfig, RLConfig
 from playground.domains.rl.environments import Factory
 from playground.domains.rl.evaluation import Evaluator, evaluation
 from playground.domains.rl.gaussian import Gaussian, StateDependent
@@ -56,6 +56,14 @@ class PolicyGradient(Problem):
         network = MLP((*sizes, outputs), **make, output_gain=0.01, prefix=prefixes[0])
         self.policy = make_policy(network, space, config)
         self.value = MLP((*sizes, 1), **make, output_gain=1.0, prefix=prefixes[1])
+
+    @property
+    def epochs(self) -> tuple[int, int]:  # type: ignore[override]
+        """Rounds of an epoch and epochs of an iteration, where all players pass together."""
+        config = self.algorithm
+        if not isinstance(config, MinibatchConfig):
+            return (0, 0)
+        return (self.config.num_envs * config.num_steps // config.batch_size, config.epochs)
 
     def setup(self, context: Context) -> dict[str, Player]:
         """Networks, environments and random streams of every member."""
