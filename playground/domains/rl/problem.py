@@ -223,7 +223,8 @@ class PolicyGradient(Problem):
             def initialise(k: int, own: Any = own, name: str = name) -> dict[str, Tensor]:
                 tensors: dict[str, Tensor] = {}
                 for network in own:  # a shared trunk is the policy's
-                    tensors = {**network.init(context.seeds[k], name), **tensors}
+                    fresh = network.init(context.seeds[k], name)
+                    tensors |= {key: fresh[key] for key in fresh if key not in tensors}
                 return tensors
 
             parameters = Parameters.build(
