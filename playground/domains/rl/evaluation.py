@@ -13,6 +13,7 @@ sampling), N episodes.
 import numpy as np
 
 from playground.domains.rl.environments import Factory
+from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.policies import Actor, Policy
 from playground.game import Evaluation
 from playground.randomness import generators
@@ -41,8 +42,13 @@ class Evaluator:
             self._streams(), limit=factory.limit or LIMIT, exact=True
         )
 
-    def play(self, policy: Policy, act: Actor) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths [M, P, episodes] of complete episodes, raw."""
+    def play(
+        self, policy: Policy, act: Actor, normaliser: Normaliser | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths [M, P, episodes] of complete episodes, raw.
+
+        The normaliser's statistics stay as they are.
+        """
         shape, lanes, space = self.quota.shape, self.lanes, self.factory.actions
         self.environments.streams = self._streams()
         noise = generators(self.seeds, "evaluation/action")
@@ -55,6 +61,8 @@ class Evaluator:
             if step % AHEAD == 0:
                 ahead = policy.noise(noise, AHEAD, lanes)
             seen = observation.reshape(*shape, -1)
+            if normaliser is not None:
+                seen = normaliser.apply(seen)
             greedy = act(seen[:, :lanes], None)
             sampled = act(seen[:, lanes:], ahead[step % AHEAD])
             action = np.concatenate([greedy, sampled], axis=1).reshape(-1, *space.shape)

@@ -13,6 +13,7 @@ from playground.domains.rl.config import RLConfig
 from playground.domains.rl.environments import Factory
 from playground.domains.rl.evaluation import Evaluator, evaluation
 from playground.domains.rl.gaussian import Gaussian, StateDependent
+from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.objectives import OLD
 from playground.domains.rl.policies import Categorical, Policy, Statistics
 from playground.domains.rl.rollout import Collector, Rollout, advantages
@@ -73,7 +74,7 @@ class PolicyGradient(Problem):
         self.shuffle = Streams(seeds, "shuffle", context.device)
         self.collector = Collector(
             self.factory.vector(streams), members, self.config.num_envs, self.factory.actions,
-            self.policy.environment,
+            self.policy.environment, self._normaliser(),
         )  # fmt: skip
         self.counters = {name: np.zeros(members, np.int64) for name in ("samples", "env_steps")}
         self._evaluator: Evaluator | None = None
@@ -84,7 +85,7 @@ class PolicyGradient(Problem):
         if self._evaluator is None:
             episodes = self.config.evaluation_episodes
             self._evaluator = Evaluator(self.factory, self.context.seeds, episodes)
-        returns, lengths = self._evaluator.play(self.policy, self.act)
+        returns, lengths = self._evaluator.play(self.policy, self.act, self.collector.normaliser)
         return evaluation(returns, lengths, self.factory.threshold)
 
     def state(self) -> dict[str, Any]:
@@ -182,6 +183,17 @@ class PolicyGradient(Problem):
             "advantage/mean": mean,
             "advantage/std": deviation,
         }
+
+    def _normaliser(self) -> Normaliser | None:
+        """As the config has it; None where nothing is normalised."""
+        config = self.config
+        if not (config.normalize_observations or config.normalize_rewards):
+            return None
+        return Normaliser(
+            self.context.members, config.num_envs, self.factory.observation_size,
+            self.algorithm.gamma, config.normalize_observations, config.normalize_rewards,
+            config.clip_observations, config.clip_rewards,
+        )  # fmt: skip
 
     def _forward(self, network: Any, tensors: dict[str, Tensor], x: Tensor) -> Any:
         """A network over all members without a graph; a plain call where there is one."""

@@ -5,10 +5,12 @@ Shape legend: T vector steps, M members, E environments of a member, D observati
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from playground.domains.rl.environments import Environments
+from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.policies import Actor, Noise
 from playground.domains.rl.spaces import ActionSpace
 
@@ -46,8 +48,9 @@ class Collector:
     Attributes:
         space: how actions are stored.
         to_environment: from stored actions [V, *shape] to what the environments get.
-        returns: running return of every environment's episode [M, E].
-        recent: returns of each member's last 100 training episodes.
+        normaliser: of what the policy sees and learns from; None leaves both as they are.
+        returns: running raw return of every environment's episode [M, E].
+        recent: raw returns of each member's last 100 training episodes.
     """
 
     environments: Environments
@@ -55,6 +58,7 @@ class Collector:
     num_envs: int
     space: ActionSpace
     to_environment: Callable[[np.ndarray], np.ndarray]
+    normaliser: Normaliser | None = None
     observation: np.ndarray = field(init=False)
     ended: np.ndarray = field(init=False)
     returns: np.ndarray = field(init=False)
@@ -68,8 +72,11 @@ class Collector:
         """Start new episodes everywhere, ``episodes`` in each environment or any number."""
         count = self.members * self.num_envs
         quota = None if episodes is None else np.full(count, episodes)
-        self.observation = self._shape(self.environments.begin(quota))
+        observation = self._shape(self.environments.begin(quota))
         self.ended = np.zeros((self.members, self.num_envs), np.bool_)
+        if self.normaliser is not None:
+            observation = self.normaliser.observe(observation, ~self.ended)
+        self.observation = observation
         self.returns = np.zeros((self.members, self.num_envs))
 
     def collect(self, act: Actor, noise: Noise, *, until_done: bool = False) -> Rollout:
@@ -90,16 +97,19 @@ class Collector:
         valid = np.empty((steps, *shape), np.bool_)
         over = np.zeros(shape, np.bool_)
         observation[0] = self.observation
-        advance = self.environments.advance
+        advance, normaliser = self.environments.advance, self.normaliser
         for t in range(steps):
             np.logical_not(self.ended | over, out=valid[t])
             action[t] = act(observation[t], noise[t])
             stored = action[t].reshape(-1, *self.space.shape)
             seen, r, term, trunc = advance(self.to_environment(stored))
-            observation[t + 1] = seen.reshape(*shape, size)
+            seen = seen.reshape(*shape, size)
             reward[t], terminated[t] = r.reshape(shape), term.reshape(shape)
             truncated[t] = trunc.reshape(shape)
             self.ended = terminated[t] | truncated[t]
+            if normaliser is not None:
+                seen = normaliser.observe(seen, ~(self.ended | over))
+            observation[t + 1] = seen
             if until_done:
                 over |= self.ended
                 if over.all():
@@ -111,6 +121,9 @@ class Collector:
             truncated[:steps], valid[:steps],
         )  # fmt: skip
         self._count(rollout)
+        if normaliser is not None:
+            for row, done, counts in zip(rollout.reward, rollout.done, rollout.valid, strict=True):
+                row[:] = normaliser.scale(row, done, counts)
         return rollout
 
     def train_return(self) -> np.ndarray:
@@ -130,21 +143,25 @@ class Collector:
     def _shape(self, observation: np.ndarray) -> np.ndarray:
         return observation.reshape(self.members, self.num_envs, -1)
 
-    def capture(self) -> dict[str, object]:
+    def capture(self) -> dict[str, Any]:
         """Environments, running returns and recent episodes."""
         return {
             "environments": self.environments.capture(),
             "ended": self.ended.tolist(),
             "returns": self.returns.tolist(),
             "recent": [list(r) for r in self.recent],
+            "normaliser": None if self.normaliser is None else self.normaliser.state(),
         }
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take back what ``capture`` gave."""
-        self.observation = self._shape(self.environments.restore(state["environments"]))  # type: ignore[arg-type]
+        self.observation = self._shape(self.environments.restore(state["environments"]))
+        if self.normaliser is not None:
+            self.normaliser.load_state(state["normaliser"])
+            self.observation = self.normaliser.apply(self.observation)
         self.ended = np.array(state["ended"], np.bool_)
         self.returns = np.array(state["returns"])
-        self.recent = [list(r) for r in state["recent"]]  # type: ignore[attr-defined]
+        self.recent = [list(r) for r in state["recent"]]
 
 
 def advantages(rollout: Rollout, values: np.ndarray, gamma: float, gae_lambda: float) -> np.ndarray:
