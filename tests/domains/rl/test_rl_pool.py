@@ -93,3 +93,12 @@ def test_a_run_is_the_same_however_its_environments_step(game, env):
         assert torch.equal(made[0].values(), other.values())
         pair = [one.problem.evaluate().arrays["returns"] for one in (made[0], other)]
         assert np.array_equal(*(np.sort(returns) for returns in pair))
+
+
+def test_box2d_can_be_imported_where_warnings_are_errors():
+    """By itself its import ends the process with a segmentation fault then."""
+    pytest.importorskip("Box2D")
+    code = "from playground.domains.rl.environments import Factory; Factory('LunarLander-v3', {})"
+    root = str(Path(playground.__file__).parent.parent)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True,
+                   env={**os.environ, "PYTHONPATH": root})  # fmt: skip
