@@ -5,8 +5,10 @@ Shape legend: T vector steps, M members, E environments of a member, D observati
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+import torch
 
 from playground.domains.rl.environments import Environments
 from playground.domains.rl.policies import Actor, Noise
@@ -23,6 +25,7 @@ class Rollout:
         reward: [T, M, E], scaled where rewards are normalised.
         terminated, truncated: bool [T, M, E].
         valid: bool [T, M, E], False on reset rows and where an environment rests.
+        memory: of a recurrent policy before the first step [M, E, H].
     """
 
     observation: np.ndarray
@@ -31,6 +34,7 @@ class Rollout:
     terminated: np.ndarray
     truncated: np.ndarray
     valid: np.ndarray
+    memory: np.ndarray | None = None
 
     @property
     def done(self) -> np.ndarray:
@@ -46,6 +50,7 @@ class Collector:
     Attributes:
         space: how actions are stored.
         to_environment: from stored actions [V, *shape] to what the environments get.
+        memory: of a recurrent policy [M, E, H]; 0 at the first observation of an episode.
         returns: running return of every environment's episode [M, E].
         recent: returns of each member's last 100 training episodes.
     """
@@ -55,6 +60,7 @@ class Collector:
     num_envs: int
     space: ActionSpace
     to_environment: Callable[[np.ndarray], np.ndarray]
+    memory: np.ndarray | None = None
     observation: np.ndarray = field(init=False)
     ended: np.ndarray = field(init=False)
     returns: np.ndarray = field(init=False)
@@ -71,6 +77,8 @@ class Collector:
         self.observation = self._shape(self.environments.begin(quota))
         self.ended = np.zeros((self.members, self.num_envs), np.bool_)
         self.returns = np.zeros((self.members, self.num_envs))
+        if self.memory is not None:
+            self.memory[:] = 0
 
     def collect(self, act: Actor, noise: Noise, *, until_done: bool = False) -> Rollout:
         """Step T times, T the length of the noise, or until every first episode has ended.
@@ -90,10 +98,14 @@ class Collector:
         valid = np.empty((steps, *shape), np.bool_)
         over = np.zeros(shape, np.bool_)
         observation[0] = self.observation
-        advance = self.environments.advance
+        advance, memory, start = self.environments.advance, self.memory, None
+        if memory is not None:
+            act, start = partial(act, memory=memory), memory.copy()
         for t in range(steps):
             np.logical_not(self.ended | over, out=valid[t])
             action[t] = act(observation[t], noise[t])
+            if memory is not None:
+                memory *= valid[t][..., None]  # a reset row sees the end of the last episode
             stored = action[t].reshape(-1, *self.space.shape)
             seen, r, term, trunc = advance(self.to_environment(stored))
             observation[t + 1] = seen.reshape(*shape, size)
@@ -108,7 +120,7 @@ class Collector:
         self.observation = observation[steps]
         rollout = Rollout(
             observation[: steps + 1], action[:steps], reward[:steps], terminated[:steps],
-            truncated[:steps], valid[:steps],
+            truncated[:steps], valid[:steps], start,
         )  # fmt: skip
         self._count(rollout)
         return rollout
@@ -137,6 +149,7 @@ class Collector:
             "ended": self.ended.tolist(),
             "returns": self.returns.tolist(),
             "recent": [list(r) for r in self.recent],
+            "memory": None if self.memory is None else torch.from_numpy(self.memory.copy()),
         }
 
     def restore(self, state: dict[str, object]) -> None:
@@ -145,6 +158,8 @@ class Collector:
         self.ended = np.array(state["ended"], np.bool_)
         self.returns = np.array(state["returns"])
         self.recent = [list(r) for r in state["recent"]]  # type: ignore[attr-defined]
+        if self.memory is not None:
+            self.memory[:] = state["memory"].numpy()  # type: ignore[attr-defined]
 
 
 def advantages(rollout: Rollout, values: np.ndarray, gamma: float, gae_lambda: float) -> np.ndarray:
