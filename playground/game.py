@@ -83,6 +83,15 @@ Outcomes = dict[str, Outcome]
 
 
 @dataclass(frozen=True, slots=True)
+class Gradient:
+    """A player's gradient [M, N] with the reduced terms and diagnostics, each [M]."""
+
+    value: Tensor
+    terms: Terms
+    diagnostics: Terms
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What an observer sees of one update: plain values at the taps, before it is applied.
 
@@ -153,9 +162,14 @@ class Problem(ABC):
             snapshot; ``higher_is_better`` tells its direction.
         counters: int64 [M] arrays of what the problem counts itself (``samples``,
             ``env_steps``); budgets may refer to them.
+        rounds: ``simultaneous`` or ``alternating`` where every iteration is so; steppers that
+            need every player in each round refuse the latter before any work.
+        dtype: of an object's parameters unless ``dtype=`` is given; None is float32.
     """
 
     name: str = "custom"
+    rounds: str = ""
+    dtype: str | None = None
     main_metric: str = "loss"
     higher_is_better: bool = False
     counters: dict[str, np.ndarray]
@@ -185,6 +199,13 @@ class Problem(ABC):
 
     def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Take back what ``state`` gave."""
+
+    def adopt(self, state: dict[str, Any], member: int) -> None:  # noqa: B027
+        """Give every member what one member of a saved state learned besides parameters.
+
+        That is what the gradient depends on, such as the statistics of normalisers; streams,
+        environments and positions in the data stay. It serves measurements away from a run.
+        """
 
 
 def reduce_term(term: Tensor, share: Tensor | None) -> Tensor:

@@ -7,25 +7,15 @@ wants constant batch shapes.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from playground.game import Move, Objective, Player, Terms, reduce_term
+from playground.game import Gradient, Move, Objective, Player, Terms, reduce_term
 
 TINY = {dtype: torch.finfo(dtype).tiny for dtype in (torch.float32, torch.float64)}
-
-
-@dataclass(frozen=True, slots=True)
-class Gradient:
-    """A player's gradient [M, N] with the reduced terms and diagnostics, each [M]."""
-
-    value: Tensor
-    terms: Terms
-    diagnostics: Terms
 
 
 class Differentiator:
@@ -44,24 +34,28 @@ class Differentiator:
 
         Args:
             move: player, objective and batch.
-            at: {player: [M, N]} to evaluate elsewhere than at the current parameters.
+            at: {player: [M, N]} to evaluate elsewhere than at the current parameters. Where the
+                mover's point requires a gradient, the derivative by it is the total one: it
+                follows every other point that was computed from it (LOLA, unrolling).
             create_graph: keep the graph, so that the result is differentiable in every
-                player's parameters given in ``at`` (game Jacobian, consensus, unrolling).
+                player's parameters given in ``at`` (game Jacobian, consensus).
         """
         flats = {
             name: at[name] if at is not None and name in at else player.parameters.values
             for name, player in self.players.items()
         }
-        if self.compiled and not create_graph:
-            return self._compiled_gradient(move, flats)
         mover = flats[move.player]
-        if not (create_graph and mover.requires_grad):
+        through = mover.requires_grad  # somebody else's graph, which may be walked again
+        if self.compiled and not (create_graph or through):
+            return self._compiled_gradient(move, flats)
+        if not through:
             mover = mover.detach().requires_grad_()
         flats[move.player] = mover
         totals, terms, diagnostics = self._evaluate(move, flats)
         (value,) = torch.autograd.grad(
-            totals.sum(), mover, create_graph=create_graph, materialize_grads=True
-        )
+            totals.sum(), mover, create_graph=create_graph, retain_graph=create_graph or through,
+            materialize_grads=True,
+        )  # fmt: skip
         if not create_graph:
             terms = {name: term.detach() for name, term in terms.items()}
         return Gradient(value, terms, diagnostics)

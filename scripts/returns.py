@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Final returns of the shipped defaults, ten members each: scripts/returns.py [CASE...] [--out DIR].
+"""Final returns of the shipped defaults, ten members each: scripts/returns.py [CASE...].
 
 Every case is one command; the same folder goes on where it was stopped. Prints the table of
 docs/benchmarks.md: the final policy's deterministic raw return over 100 episodes a member, its
@@ -35,6 +35,12 @@ CASES: dict[str, tuple[list[str], float | None, str]] = {
 """{case: (overrides, bar, where the bar comes from)}."""
 
 
+HEAD = (
+    "| command | mean [95 % t] | interquartile mean [95 % bootstrap] | members at the bar | bar | "
+    "| wall time |\n| --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
 def row(case: str, run: "playground.record.reader.Run") -> str:
     """One line of the table, in Markdown."""
     overrides, bar, source = CASES[case]
@@ -68,8 +74,7 @@ def main() -> None:
         run = go_on(path, [*CASES[case][0], f"members={given.members}"])
         rows.append(row(case, run))
         print(rows[-1], flush=True)
-    print("\n| command | mean [95 % t] | interquartile mean [95 % bootstrap] | members at the bar | "
-          "bar | | wall time |\n| --- | --- | --- | --- | --- | --- | --- |")  # fmt: skip
+    print(f"\n{HEAD}")
     print("\n".join(rows))
 
 

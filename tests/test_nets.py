@@ -5,7 +5,15 @@ import pytest
 import torch
 from harness import TINY, quiet
 
-from playground.nets import ACTIVATIONS, INITIALISATIONS, MLP, NUMPY_ACTIVATIONS, initial_weight
+from playground.nets import (
+    ACTIVATIONS,
+    INITIALISATIONS,
+    MLP,
+    NUMPY_ACTIVATIONS,
+    dcgan_discriminator,
+    dcgan_generator,
+    initial_weight,
+)
 from playground.record.checkpoint import load_checkpoint
 from playground.schema import ConfigError
 
@@ -152,3 +160,38 @@ def test_a_point_is_no_network(tmp_path):
     with pytest.raises(ConfigError, match="not a network"):
         run.player("generator")
     assert run.player("discriminator").state_dict()["0.weight"].shape == (1, 1)
+
+
+STACKS = [
+    (dcgan_generator(5, 3, 8, 4, "relu", "torch"), 5, 192),
+    (dcgan_discriminator(3, 8, 4, "leaky_relu", "torch"), 192, 1),
+    (dcgan_generator(5, 1, 28, 2, "relu", "he"), 5, 784),
+    (dcgan_discriminator(1, 28, 2, "leaky_relu", "he"), 784, 1),
+]
+
+
+@pytest.mark.parametrize(("stack", "inputs", "outputs"), STACKS)
+def test_a_stack_is_its_module(stack, inputs, outputs):
+    tensors = stack.init(3, "model")
+    module = stack.module().double()
+    module.load_state_dict(tensors)
+    x = torch.randn(7, inputs, dtype=torch.float64)
+    found = stack(tensors, x)
+    assert found.shape == (7, outputs)
+    assert torch.allclose(found, module(x).flatten(1), rtol=1e-12)
+    many = {name: torch.stack([value, 2 * value]) for name, value in tensors.items()}
+    both = torch.func.vmap(stack)(many, torch.stack([x, x]))
+    assert torch.allclose(both[0], found, rtol=1e-10, atol=1e-12)
+
+
+def test_kernels_start_as_torchs_do():
+    """Uniform up to 1/sqrt(fan-in), with torch's fan-in of transposed kernels."""
+    stack = dcgan_generator(5, 1, 8, 16, "relu", "torch")
+    own, module = stack.init(0, "model"), stack.module().state_dict()
+    assert {name: value.shape for name, value in own.items()} == {
+        name: value.shape for name, value in module.items()
+    }
+    for name, value in own.items():
+        bound = module[name].abs().max().item()
+        few = value.numel() < 50
+        assert value.abs().max().item() == pytest.approx(bound, rel=0.5 if few else 0.1)

@@ -4,7 +4,7 @@ Two paths: all members step, which is the fast one, or some do. In the latter al
 computed and the state of the others is put back, so that no transform knows about masks.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -64,6 +64,7 @@ class Optimizer:
         like: [M, N], the player's parameters.
         values: {field: [M]}, hyperparameters that differ between members, in place of the
             config's.
+        links: transforms of the stepper's, between the direction and the learning rate.
 
     Attributes:
         uses_norm: whether ``step`` can use the L2 norm of the raw gradient.
@@ -80,15 +81,20 @@ class Optimizer:
         config: OptimizerConfig,
         like: Tensor,
         values: Mapping[str, Tensor] = NOTHING_VARIES,
+        links: Sequence[Transform] = (),
     ) -> None:
         hyper = _reader(config, like, values)
         clips = _clips(config, hyper, values)
-        self._links: list[Transform] = [*clips, *_directions(config, hyper)]
+        self._links: list[Transform] = [*clips, *_directions(config, hyper), *links]
         self._states: list[State] = [link.init(like) for link in self._links]
         self._num_clips = len(clips)
         last = clips[-1] if clips else None
         self._norm_clip = last if isinstance(last, transforms.ClipByGlobalNorm) else None
         self._scaled = not isinstance(config, Torch)
+        self._project: Transform | None = None
+        if config.project is not None or "project" in values:
+            self._project = transforms.Project(hyper("project"))
+            self._project.init(like)
         self._lr = hyper("lr")
         self._schedule = config.schedule
         self._final = hyper("final")
@@ -153,7 +159,7 @@ class Optimizer:
     ) -> Step:
         """The chain on every member."""
         self._count = self._count + 1
-        rate = self._lr if self._constant else self._scheduled(progress)
+        rate = self._lr if self._constant else self._scheduled(progress, self._count)
         at = At(self._count, parameters, rate, norm, self._geometry)
         value, clipped = gradient, None
         for index, (link, state) in enumerate(zip(self._links, self._states, strict=True)):
@@ -162,6 +168,8 @@ class Optimizer:
                 clipped, at.norm = value, None
         if self._scaled:
             value = value * -(rate.to(self._dtype) if isinstance(rate, Tensor) else rate)
+        if self._project is not None:
+            value = self._project(value, {}, at)
         coefficient = None if self._norm_clip is None else self._norm_clip.coefficient
         report = {} if self._natural is None else self._natural.report
         return Step(value, clipped, coefficient, rate, report)
@@ -195,9 +203,13 @@ class Optimizer:
         step.update = step.update.masked_fill(~mask, 0.0)
         return step
 
-    def _scheduled(self, progress: float) -> float | Tensor:
-        """The learning rate of this update."""
-        return self._lr * factor(self._schedule, self._final, self._warmup, progress, self._count)
+    def learning_rate(self, progress: float) -> float | Tensor:
+        """The scheduled learning rate of the next update; a float or [M, 1]."""
+        return self._lr if self._constant else self._scheduled(progress, self._count + 1)
+
+    def _scheduled(self, progress: float, count: int | Tensor) -> float | Tensor:
+        """The learning rate of an update."""
+        return self._lr * factor(self._schedule, self._final, self._warmup, progress, count)
 
     def momentum(self) -> Tensor | None:
         """The running mean of gradients [M, N] that the chain keeps, None where it keeps none."""

@@ -1,4 +1,4 @@
-"""What a user can set about optimizers and steppers. Torch-free.
+"""What a user can set about optimizers. Torch-free; steppers have ``stepper_config``.
 
 Defaults are those of ``torch.optim`` (PyTorch 2.13), except where a field says otherwise;
 problems set learning rates of their own. ``validate`` refuses what the ranges of single
@@ -55,6 +55,11 @@ class OptimizerConfig:
     )
     clip_value: float | None = number(None, above=0.0, doc="largest absolute gradient entry")
     weight_decay: float = number(0.0, minimum=0.0, doc="L2 penalty added to the gradient")
+    project: float | None = number(
+        None,
+        above=0.0,
+        doc="largest absolute parameter; .01 in WGAN (Arjovsky et al. 2017)",
+    )
 
     def direction(self, hyper: Callable[[str], Any]) -> Sequence[Any]:
         """The transforms between clipping and the learning rate, of optimizers from outside.
@@ -194,19 +199,6 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
     "torch": Torch,
     "natural_gradient": NaturalGradient,
     "trust_region": TrustRegion,
-}
-
-
-@dataclass(slots=True)
-class StepperConfig:
-    """How a round becomes the gradients that are applied."""
-
-    name: str = choice("direct", ("direct", "extragradient"), doc="which stepper")
-
-
-STEPPERS: dict[str, type[StepperConfig]] = {
-    "direct": StepperConfig,
-    "extragradient": StepperConfig,
 }
 
 

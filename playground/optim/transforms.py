@@ -1,4 +1,4 @@
-"""Small transforms of values [M, N]: clipping, weight decay, momentum, Adagrad, RMSprop.
+"""Small transforms of values [M, N]: clipping, decay, projection, momentum, Adagrad, RMSprop.
 
 A transform is built with its hyperparameters, gets its state from ``init(like)`` and is then
 called once per update. It never modifies the value it is given, because that may be the raw
@@ -134,6 +134,30 @@ class AddWeightDecay:
         return torch.add(value, at.parameters, alpha=self._weight_decay)
 
 
+class Project:
+    """Keep parameters in a box: u <- min(max(x + u, -c), c) - x, of an update u.
+
+    It comes last, after the learning rate, so that x + u lies in [-c, c] up to rounding.
+
+    Source: weight clipping, Arjovsky et al. (2017), algorithm 1, line 7.
+    """
+
+    def __init__(self, limit: Hyper) -> None:
+        self._limit = limit
+
+    def init(self, like: Tensor) -> State:
+        """No state."""
+        self._limit = cast(self._limit, like)
+        return {}
+
+    def __call__(self, value: Tensor, state: State, at: At) -> Tensor:
+        """The update into the box, a fresh tensor."""
+        ahead = at.parameters + value
+        if isinstance(self._limit, Tensor):
+            return ahead.clamp(-self._limit, self._limit).sub_(at.parameters)
+        return ahead.clamp_(-self._limit, self._limit).sub_(at.parameters)
+
+
 class Momentum:
     """Heavy ball: v <- mu v + g, direction v, as ``torch.optim.SGD(momentum=mu)``.
 
@@ -240,3 +264,30 @@ class RMSprop:
         if "velocity" in state:
             return state["velocity"].mul_(self._momentum).add_(direction)
         return direction
+
+
+class Optimism:
+    """Optimistic step: direction 2 d_t - d_t-1, with d_0 = d_1, so that the first is plain.
+
+    On directions, as published for Adam; for gradient descent it is 2 g_t - g_t-1. The last
+    direction is kept by value: a reference to a buffer that is written again would turn the
+    method into plain descent, as in two published implementations.
+
+    Source: Daskalakis et al. (2018), equation 3 and algorithm 1; d_0 = d_1 as in their code.
+    """
+
+    def init(self, like: Tensor) -> State:
+        """The last direction [M, N]."""
+        self._scratch = torch.empty_like(like)
+        return {"last_direction": torch.zeros_like(like)}
+
+    def __call__(self, value: Tensor, state: State, at: At) -> Tensor:
+        """The direction in scratch memory."""
+        last = state["last_direction"]
+        if isinstance(at.count, Tensor):
+            last.copy_(torch.where(at.count == 1, value, last))
+        elif at.count == 1:
+            last.copy_(value)
+        torch.mul(value, 2.0, out=self._scratch).sub_(last)
+        last.copy_(value)
+        return self._scratch

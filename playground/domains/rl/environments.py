@@ -2,11 +2,12 @@
 
 How a vector steps is a choice (``problem.vectorization``); what it gives is not: every kind
 draws the same episodes and gives the same transitions, except EnvPool, which has seeds and
-physics of its own.
+physics of its own, and calls an episode truncated that ends by itself at its time limit.
 """
 
 import functools
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from playground.domains.rl.episodes import Crew, Episodes
 from playground.domains.rl.pool import Pool
 from playground.domains.rl.protocol import Environments, Step, next_seed
 from playground.domains.rl.spaces import DISCRETE, action_space
+from playground.domains.rl.tabular import Tabular
 from playground.domains.rl.vectors import Adapted
 from playground.domains.rl.worker import Chunk, ObservationSpace, bare, quiet_mujoco
 from playground.schema import ConfigError
@@ -26,6 +28,13 @@ __all__ = ["CartPoles", "Environments", "Episodes", "Factory", "Step", "next_see
 
 EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
 """{module of an environment: the extra that brings its package}."""
+
+UNFORGETTING = (
+    "gymnasium.envs.box2d.bipedal_walker:BipedalWalker",
+    "gymnasium.envs.box2d.car_racing:CarRacing",
+)
+"""Environments that keep one Box2D world for all episodes, whose contact solver remembers: the
+same seed and actions give another episode in a used environment than in a new one."""
 
 
 class Factory:
@@ -58,8 +67,10 @@ class Factory:
         self.limit = time_limit(probe)
         self.threshold = probe.spec.reward_threshold if probe.spec is not None else None
         self.outermost = time_limit(bare(probe)) is None
+        self._model = probe.unwrapped if isinstance(probe.unwrapped, Tabular) else None
         probe.close()
         fits = env in NATIVE and set(kwargs) <= {"max_episode_steps"}
+        fits = fits or self._model is not None
         self.vectorization = vectorization or ("native" if fits else "sync")
         if self.vectorization == "native" and not fits:
             raise ConfigError(
@@ -107,18 +118,25 @@ class Factory:
         """
         limit, count = limit or self.limit, len(streams)
         if self.native:
+            if self._model is not None:
+                return self._model.vector(streams, limit)
             return NATIVE[self.env](streams, limit)
         kwargs = self.kwargs | ({} if limit is None else {"max_episode_steps": limit})
         if self.vectorization == "envpool" and not exact:
-            seed = next_seed(streams[0])
-            vector = envpool(self.env).make_gymnasium(self.env, num_envs=count, seed=seed, **kwargs)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # bounds of its spaces lose precision
+                vector = envpool(self.env).make_gymnasium(
+                    self.env, num_envs=count, seed=next_seed(streams[0]), **kwargs
+                )
+                vector.reset()
             return Adapted(vector, streams, self.actions, self.space, seeded=False)
         make = functools.partial(gymnasium.make, self.spec, disable_env_checker=True, **kwargs)
+        renew = self.spec.entry_point in UNFORGETTING
         crew: Crew
         if self.vectorization == "async" and count > 1:
-            crew = Pool(make, count, self.space, processors())
+            crew = Pool(make, count, self.space, renew, processors())
         else:
-            crew = Chunk(make, count, self.space)
+            crew = Chunk(make, count, self.space, renew)
         return Episodes(crew, streams, self.actions, limit if self.outermost else None)
 
 

@@ -13,6 +13,7 @@ sampling), N episodes.
 import numpy as np
 
 from playground.domains.rl.environments import Factory
+from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.policies import Actor, Policy
 from playground.game import Evaluation
 from playground.randomness import generators
@@ -42,13 +43,18 @@ class Evaluator:
         )
 
     def play(
-        self, policy: Policy, act: Actor, memory: np.ndarray | None = None
+        self,
+        policy: Policy,
+        act: Actor,
+        normaliser: Normaliser | None = None,
+        memory: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths [M, P, episodes] of complete episodes, raw.
 
         Args:
             policy: draws noise and says what environments get.
             act: acts with it.
+            normaliser: of observations; its statistics stay as they are.
             memory: 0 [M, P L, H] for a recurrent policy.
         """
         shape, lanes, space = self.quota.shape, self.lanes, self.factory.actions
@@ -63,6 +69,8 @@ class Evaluator:
             if step % AHEAD == 0:
                 ahead = policy.noise(noise, AHEAD, lanes)
             seen = observation.reshape(*shape, -1)
+            if normaliser is not None:
+                seen = normaliser.apply(seen)
             if memory is None:
                 greedy = act(seen[:, :lanes], None)
                 sampled = act(seen[:, lanes:], ahead[step % AHEAD])

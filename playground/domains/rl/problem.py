@@ -13,6 +13,7 @@ from playground.domains.rl.config import RLConfig
 from playground.domains.rl.environments import Factory
 from playground.domains.rl.evaluation import Evaluator, evaluation
 from playground.domains.rl.networks import as_module, make_network, make_policy
+from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.objectives import OLD
 from playground.domains.rl.policies import Statistics
 from playground.domains.rl.recurrent import Recurrent, pack
@@ -70,7 +71,7 @@ class PolicyGradient(Problem):
         self.shuffle = Streams(seeds, "shuffle", context.device)
         self.collector = Collector(
             self.factory.vector(streams), members, self.config.num_envs, self.factory.actions,
-            self.policy.environment, self.blank(self.config.num_envs),
+            self.policy.environment, self._normaliser(), self.blank(self.config.num_envs),
         )  # fmt: skip
         self.memory = self.blank(self.config.num_envs)  # the value's, which trails the policy's
         self.counters = {name: np.zeros(members, np.int64) for name in ("samples", "env_steps")}
@@ -82,8 +83,10 @@ class PolicyGradient(Problem):
         if self._evaluator is None:
             episodes = self.config.evaluation_episodes
             self._evaluator = Evaluator(self.factory, self.context.seeds, episodes)
-        memory = self.blank(2 * self._evaluator.lanes)
-        returns, lengths = self._evaluator.play(self.policy, self.act, memory)
+        returns, lengths = self._evaluator.play(
+            self.policy, self.act, self.collector.normaliser,
+            self.blank(2 * self._evaluator.lanes),
+        )  # fmt: skip
         return evaluation(returns, lengths, self.factory.threshold)
 
     def state(self) -> dict[str, Any]:
@@ -101,7 +104,7 @@ class PolicyGradient(Problem):
         load_generator_states(self.noise, state["noise"])
         self.shuffle.load_state(state["shuffle"])
         if self.memory is not None:
-            self.memory[:] = state["memory"].numpy()
+            self.memory[:] = state["memory"].numpy() * self.factory.exact  # or episodes begin anew
 
     def tensors(self, index: int) -> dict[str, Tensor]:
         """{tensor: [M, *shape]} of the player that holds the policy (0) or the value (1)."""
@@ -216,6 +219,17 @@ class PolicyGradient(Problem):
             "advantage/mean": mean,
             "advantage/std": deviation,
         }
+
+    def _normaliser(self) -> Normaliser | None:
+        """As the config has it; None where nothing is normalised."""
+        config = self.config
+        if not (config.normalize_observations or config.normalize_rewards):
+            return None
+        return Normaliser(
+            self.context.members, config.num_envs, self.factory.observation_size,
+            self.algorithm.gamma, config.normalize_observations, config.normalize_rewards,
+            config.clip_observations, config.clip_rewards,
+        )  # fmt: skip
 
     def _forward(self, network: Any, tensors: dict[str, Tensor], x: Tensor) -> Any:
         """A network over all members without a graph; a plain call where there is one."""

@@ -6,11 +6,13 @@ Shape legend: T vector steps, M members, E environments of a member, D observati
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 
 from playground.domains.rl.environments import Environments
+from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.policies import Actor, Noise
 from playground.domains.rl.spaces import ActionSpace
 
@@ -50,9 +52,10 @@ class Collector:
     Attributes:
         space: how actions are stored.
         to_environment: from stored actions [V, *shape] to what the environments get.
+        normaliser: of what the policy sees and learns from; None leaves both as they are.
         memory: of a recurrent policy [M, E, H]; 0 at the first observation of an episode.
-        returns: running return of every environment's episode [M, E].
-        recent: returns of each member's last 100 training episodes.
+        returns: running raw return of every environment's episode [M, E].
+        recent: raw returns of each member's last 100 training episodes.
     """
 
     environments: Environments
@@ -60,6 +63,7 @@ class Collector:
     num_envs: int
     space: ActionSpace
     to_environment: Callable[[np.ndarray], np.ndarray]
+    normaliser: Normaliser | None = None
     memory: np.ndarray | None = None
     observation: np.ndarray = field(init=False)
     ended: np.ndarray = field(init=False)
@@ -74,8 +78,11 @@ class Collector:
         """Start new episodes everywhere, ``episodes`` in each environment or any number."""
         count = self.members * self.num_envs
         quota = None if episodes is None else np.full(count, episodes)
-        self.observation = self._shape(self.environments.begin(quota))
+        observation = self._shape(self.environments.begin(quota))
         self.ended = np.zeros((self.members, self.num_envs), np.bool_)
+        if self.normaliser is not None:
+            observation = self.normaliser.observe(observation, ~self.ended)
+        self.observation = observation
         self.returns = np.zeros((self.members, self.num_envs))
         if self.memory is not None:
             self.memory[:] = 0
@@ -98,7 +105,8 @@ class Collector:
         valid = np.empty((steps, *shape), np.bool_)
         over = np.zeros(shape, np.bool_)
         observation[0] = self.observation
-        advance, memory, start = self.environments.advance, self.memory, None
+        advance, normaliser = self.environments.advance, self.normaliser
+        memory, start = self.memory, None
         if memory is not None:
             act, start = partial(act, memory=memory), memory.copy()
         for t in range(steps):
@@ -108,10 +116,13 @@ class Collector:
                 memory *= valid[t][..., None]  # a reset row sees the end of the last episode
             stored = action[t].reshape(-1, *self.space.shape)
             seen, r, term, trunc = advance(self.to_environment(stored))
-            observation[t + 1] = seen.reshape(*shape, size)
+            seen = seen.reshape(*shape, size)
             reward[t], terminated[t] = r.reshape(shape), term.reshape(shape)
             truncated[t] = trunc.reshape(shape)
             self.ended = terminated[t] | truncated[t]
+            if normaliser is not None:
+                seen = normaliser.observe(seen, ~(self.ended | over))
+            observation[t + 1] = seen
             if until_done:
                 over |= self.ended
                 if over.all():
@@ -123,6 +134,9 @@ class Collector:
             truncated[:steps], valid[:steps], start,
         )  # fmt: skip
         self._count(rollout)
+        if normaliser is not None:
+            for row, done, counts in zip(rollout.reward, rollout.done, rollout.valid, strict=True):
+                row[:] = normaliser.scale(row, done, counts)
         return rollout
 
     def train_return(self) -> np.ndarray:
@@ -142,24 +156,28 @@ class Collector:
     def _shape(self, observation: np.ndarray) -> np.ndarray:
         return observation.reshape(self.members, self.num_envs, -1)
 
-    def capture(self) -> dict[str, object]:
+    def capture(self) -> dict[str, Any]:
         """Environments, running returns and recent episodes."""
         return {
             "environments": self.environments.capture(),
             "ended": self.ended.tolist(),
             "returns": self.returns.tolist(),
             "recent": [list(r) for r in self.recent],
+            "normaliser": None if self.normaliser is None else self.normaliser.state(),
             "memory": None if self.memory is None else torch.from_numpy(self.memory.copy()),
         }
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take back what ``capture`` gave."""
-        self.observation = self._shape(self.environments.restore(state["environments"]))  # type: ignore[arg-type]
+        self.observation = self._shape(self.environments.restore(state["environments"]))
+        if self.normaliser is not None:
+            self.normaliser.load_state(state["normaliser"])
+            self.observation = self.normaliser.apply(self.observation)
         self.ended = np.array(state["ended"], np.bool_)
         self.returns = np.array(state["returns"])
-        self.recent = [list(r) for r in state["recent"]]  # type: ignore[attr-defined]
+        self.recent = [list(r) for r in state["recent"]]
         if self.memory is not None:
-            self.memory[:] = state["memory"].numpy()  # type: ignore[attr-defined]
+            self.memory[:] = state["memory"].numpy()
 
 
 def advantages(rollout: Rollout, values: np.ndarray, gamma: float, gae_lambda: float) -> np.ndarray:
