@@ -43,11 +43,19 @@ class Evaluator:
         )
 
     def play(
-        self, policy: Policy, act: Actor, normaliser: Normaliser | None = None
+        self,
+        policy: Policy,
+        act: Actor,
+        normaliser: Normaliser | None = None,
+        memory: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths [M, P, episodes] of complete episodes, raw.
 
-        The normaliser's statistics stay as they are.
+        Args:
+            policy: draws noise and says what environments get.
+            act: acts with it.
+            normaliser: of observations; its statistics stay as they are.
+            memory: 0 [M, P L, H] for a recurrent policy.
         """
         shape, lanes, space = self.quota.shape, self.lanes, self.factory.actions
         self.environments.streams = self._streams()
@@ -63,8 +71,13 @@ class Evaluator:
             seen = observation.reshape(*shape, -1)
             if normaliser is not None:
                 seen = normaliser.apply(seen)
-            greedy = act(seen[:, :lanes], None)
-            sampled = act(seen[:, lanes:], ahead[step % AHEAD])
+            if memory is None:
+                greedy = act(seen[:, :lanes], None)
+                sampled = act(seen[:, lanes:], ahead[step % AHEAD])
+            else:
+                greedy = act(seen[:, :lanes], None, memory[:, :lanes])
+                sampled = act(seen[:, lanes:], ahead[step % AHEAD], memory[:, lanes:])
+                memory *= ~ended[..., None]  # of those that this step resets
             action = np.concatenate([greedy, sampled], axis=1).reshape(-1, *space.shape)
             observation, reward, terminated, truncated = self.environments.advance(
                 policy.environment(action)

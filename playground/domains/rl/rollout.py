@@ -5,9 +5,11 @@ Shape legend: T vector steps, M members, E environments of a member, D observati
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from playground.domains.rl.environments import Environments
 from playground.domains.rl.normalisation import Normaliser
@@ -25,6 +27,7 @@ class Rollout:
         reward: [T, M, E], scaled where rewards are normalised.
         terminated, truncated: bool [T, M, E].
         valid: bool [T, M, E], False on reset rows and where an environment rests.
+        memory: of a recurrent policy before the first step [M, E, H].
     """
 
     observation: np.ndarray
@@ -33,6 +36,7 @@ class Rollout:
     terminated: np.ndarray
     truncated: np.ndarray
     valid: np.ndarray
+    memory: np.ndarray | None = None
 
     @property
     def done(self) -> np.ndarray:
@@ -49,6 +53,7 @@ class Collector:
         space: how actions are stored.
         to_environment: from stored actions [V, *shape] to what the environments get.
         normaliser: of what the policy sees and learns from; None leaves both as they are.
+        memory: of a recurrent policy [M, E, H]; 0 at the first observation of an episode.
         returns: running raw return of every environment's episode [M, E].
         recent: raw returns of each member's last 100 training episodes.
     """
@@ -59,6 +64,7 @@ class Collector:
     space: ActionSpace
     to_environment: Callable[[np.ndarray], np.ndarray]
     normaliser: Normaliser | None = None
+    memory: np.ndarray | None = None
     observation: np.ndarray = field(init=False)
     ended: np.ndarray = field(init=False)
     returns: np.ndarray = field(init=False)
@@ -78,6 +84,8 @@ class Collector:
             observation = self.normaliser.observe(observation, ~self.ended)
         self.observation = observation
         self.returns = np.zeros((self.members, self.num_envs))
+        if self.memory is not None:
+            self.memory[:] = 0
 
     def collect(self, act: Actor, noise: Noise, *, until_done: bool = False) -> Rollout:
         """Step T times, T the length of the noise, or until every first episode has ended.
@@ -98,9 +106,14 @@ class Collector:
         over = np.zeros(shape, np.bool_)
         observation[0] = self.observation
         advance, normaliser = self.environments.advance, self.normaliser
+        memory, start = self.memory, None
+        if memory is not None:
+            act, start = partial(act, memory=memory), memory.copy()
         for t in range(steps):
             np.logical_not(self.ended | over, out=valid[t])
             action[t] = act(observation[t], noise[t])
+            if memory is not None:
+                memory *= valid[t][..., None]  # a reset row sees the end of the last episode
             stored = action[t].reshape(-1, *self.space.shape)
             seen, r, term, trunc = advance(self.to_environment(stored))
             seen = seen.reshape(*shape, size)
@@ -118,7 +131,7 @@ class Collector:
         self.observation = observation[steps]
         rollout = Rollout(
             observation[: steps + 1], action[:steps], reward[:steps], terminated[:steps],
-            truncated[:steps], valid[:steps],
+            truncated[:steps], valid[:steps], start,
         )  # fmt: skip
         self._count(rollout)
         if normaliser is not None:
@@ -151,6 +164,7 @@ class Collector:
             "returns": self.returns.tolist(),
             "recent": [list(r) for r in self.recent],
             "normaliser": None if self.normaliser is None else self.normaliser.state(),
+            "memory": None if self.memory is None else torch.from_numpy(self.memory.copy()),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -162,6 +176,8 @@ class Collector:
         self.ended = np.array(state["ended"], np.bool_)
         self.returns = np.array(state["returns"])
         self.recent = [list(r) for r in state["recent"]]
+        if self.memory is not None:
+            self.memory[:] = state["memory"].numpy()
 
 
 def advantages(rollout: Rollout, values: np.ndarray, gamma: float, gae_lambda: float) -> np.ndarray:

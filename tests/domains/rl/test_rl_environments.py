@@ -113,8 +113,7 @@ def test_transitions_are_those_of_single_environments(env, limit, oracle):
 def test_reset_rows_are_not_valid_and_give_nothing(kind):
     made = factory("CartPole-v1", 10, kind)
     source = Collector(made.vector(streams()), 2, 3, made.actions, lambda actions: actions)
-    chosen = np.random.default_rng(7).integers(2, size=(100, 2, 3))
-    rollout = source.collect(lambda observation, noise: noise, chosen)
+    rollout = source.collect(lambda seen, row: row, actions("CartPole-v1", 100).reshape(100, 2, 3))
     after = np.zeros_like(rollout.done)
     after[1:] = rollout.done[:-1]
     assert np.array_equal(rollout.valid, ~after)
