@@ -88,6 +88,7 @@ class Wrapped(Problem):
     def __init__(self, problem: Problem, objectives: Mapping[str, Wrap]) -> None:
         self.problem, self.wraps = problem, dict(objectives)
         self.name = problem.name
+        self.epochs = problem.epochs
         self.main_metric, self.higher_is_better = problem.main_metric, problem.higher_is_better
         self.rounds, self.dtype = problem.rounds, problem.dtype
         self._made: dict[tuple[str, Objective], Objective] = {}

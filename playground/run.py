@@ -29,10 +29,12 @@ from playground.game import Context, Player, Problem
 from playground.optim.chain import Optimizer
 from playground.optim.config import OptimizerConfig, Torch
 from playground.outside import CustomConfig
+from playground.probes.epochs import EpochGradients
 from playground.probes.game_probe import GameProbe
 from playground.probes.norms import Norms
 from playground.probes.passes import Pass, Passing
 from playground.probes.probe import Measuring, Probe
+from playground.probes.terms import TermGradients
 from playground.progress import Reporter
 from playground.provenance import manifest, now
 from playground.record.arrays import drop_after, save_array
@@ -261,9 +263,10 @@ def build_session(
             lambda columns, null: recorder.add("gradients", columns, null=null),
             config.probes.megabytes,
         )  # fmt: skip
+    own = [EpochGradients(*parts.problem.epochs)] if wants_epochs(parts) else []
     measuring = [
         Measuring(probe, lambda columns, null: recorder.add("measurements", columns, null=null))
-        for probe in probes
+        for probe in [*own, *probes]
         if isinstance(probe, Probe)
     ]
     engine = Engine(
@@ -277,6 +280,12 @@ def build_session(
     )  # fmt: skip
     session.measuring = [*measuring, *passes(parts, engine, directory, recorder, probes)]
     return session
+
+
+def wants_epochs(parts: Parts) -> bool:
+    """Whether a run measures how gradients turn between its epochs: where it has any."""
+    _, epochs = parts.problem.epochs
+    return epochs > 1 and parts.config.probes.name != "none"
 
 
 def passes(
@@ -293,6 +302,8 @@ def passes(
     if config.game.wanted(config.name, len(parts.players), size):
         game = config.game
         chosen.insert(0, GameProbe(game.every, game.dense, game.vectors, game.steps))
+    if config.terms.wanted(config.name):
+        chosen.insert(0, TermGradients(config.terms.every or None))
     result = []
     for probe in chosen:
         probe.begin([member.seed for member in parts.members], parts.device)

@@ -8,8 +8,9 @@ import torch
 from harness import SMALL_GAN, SMALL_PPO, SMALL_RL, assert_same, loop
 
 from playground.composition import conf_dir
+from playground.domains.rl.config import ALGORITHMS
 from playground.game import Evaluation
-from playground.optim.config import OPTIMIZERS
+from playground.optim.config import OPTIMIZERS, NaturalGradient
 from playground.optim.stepper_config import STEPPERS
 
 SMALL = {
@@ -39,10 +40,21 @@ GAN = ["problem=gan/ring", *SMALL_GAN]
 GAN_OPTIONS = ("spectral_norm=true", "instance_noise=0.5", "pack=4")
 
 
+def algorithms() -> list[list[str]]:
+    """Every algorithm but the default; both ways to share out the networks where there are two."""
+    long = ["algorithm.num_steps=16", "algorithm.batch_size=16"]
+    steps = {"ppo_kl": SMALL_PPO, "npg": long, "trpo": long}
+    result = [[f"algorithm={n}", *steps.get(n, [])] for n in options("algorithm") if n != "ppo"]
+    result += [[*a, "algorithm.separate=true"] for a in result if a[0][10:] in ("a2c", "ppo_kl")]
+    return [*result, ["algorithm=ppo", *SMALL_PPO, "algorithm.separate=true"]]
+
+
 def cases() -> list[list[str]]:
     result = [[f"problem={name}", *SMALL[name.partition("/")[0]]] for name in PROBLEMS]
-    result += [["problem=rl/cartpole", *SMALL_RL[1:], "algorithm=reinforce"]]
+    result += [["problem=rl/cartpole", *SMALL_RL[1:], *a] for a in algorithms()]
     for name in OPTIMIZERS:
+        if issubclass(OPTIMIZERS[name], NaturalGradient):
+            continue  # wants moves with a divergence: algorithm=npg and trpo
         extra = ["optimizer.class_name=RAdam"] if name == "torch" else []
         result.append([*GAN, f"optimizer={name}", *extra])
     result += [
@@ -69,6 +81,7 @@ def cases() -> list[list[str]]:
 
 
 def test_every_name_has_a_configuration():
+    assert {*ALGORITHMS} == {*options("algorithm")}
     assert {*OPTIMIZERS} == {*options("optimizer")}
     assert {*STEPPERS} == {*options("stepper")}
 

@@ -318,6 +318,6 @@ def _core(config: OptimizerConfig, hyper: Callable[[str], Hyper]) -> list[Transf
         case NaturalGradient():
             step = NaturalStep(hyper("radius"), hyper("damping"), config.iterations)
             if isinstance(config, TrustRegion):
-                step.search(config.backtracks, config.shrink)
+                step.search(config.backtracks, hyper("shrink"))
             return [step]
     return list(config.direction(hyper))

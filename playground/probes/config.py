@@ -30,6 +30,19 @@ class GameConfig:
 
 
 @dataclass(slots=True)
+class TermsConfig:
+    """Gradients of an objective's terms: norms, shares, cosines."""
+
+    every: int | None = number(
+        None, minimum=0, doc="iterations, 0 is never; null is at evaluations"
+    )
+
+    def wanted(self, name: str) -> bool:
+        """Whether a run measures them, by its probes' name."""
+        return name != "none" if self.every is None else self.every > 0
+
+
+@dataclass(slots=True)
 class ProbesConfig:
     """A set of probes with its cadence."""
 
@@ -39,3 +52,4 @@ class ProbesConfig:
     )  # 8: ours, the cadence at which tier 0 costs under 5 %
     megabytes: int = number(64, minimum=1, doc="size of the device-side ring of copies")  # ours
     game: GameConfig = field(default_factory=GameConfig)
+    terms: TermsConfig = field(default_factory=TermsConfig)

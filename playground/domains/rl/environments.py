@@ -5,7 +5,9 @@ draws the same episodes and gives the same transitions, except EnvPool, which ha
 physics of its own, and calls an episode truncated that ends by itself at its time limit.
 """
 
+import contextlib
 import functools
+import importlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -152,6 +154,10 @@ def find(env: str) -> gymnasium.envs.registration.EnvSpec:
         raise ConfigError(f"problem.env={env}: {reason(error, None)}") from error
     if str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
         quiet_mujoco()
+    if str(spec.entry_point).startswith("gymnasium.envs.box2d"):
+        with warnings.catch_warnings(), contextlib.suppress(ImportError):
+            warnings.simplefilter("ignore")  # its import crashes where warnings are errors
+            importlib.import_module("Box2D")
     return spec
 
 

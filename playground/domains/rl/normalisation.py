@@ -61,10 +61,15 @@ class RunningMoments:
 
     def _merge(self, rows: np.ndarray, valid: np.ndarray, number: np.ndarray) -> None:
         """``update``, where every member has a valid row."""
-        own, mask = number[:, None], valid[..., None]
-        mean = np.add.reduce(rows, axis=1, where=mask, dtype=np.float64) / own
-        deviation = rows - mean[:, None]
-        squares = np.add.reduce(deviation * deviation, axis=1, where=mask)
+        own = number[:, None]
+        if number.sum() == valid.size:
+            mean = rows.sum(axis=1, dtype=np.float64) / own
+            deviation = rows - mean[:, None]
+        else:
+            mask = valid[..., None]
+            mean = np.where(mask, rows, 0).sum(axis=1, dtype=np.float64) / own
+            deviation = np.where(mask, rows - mean[:, None], 0)
+        squares = np.einsum("med,med->md", deviation, deviation)
         total = self.count[:, None] + own
         difference = mean - self.mean
         self.mean = self.mean + difference * (own / total)

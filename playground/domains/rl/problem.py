@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from playground.domains.rl.batches import explained_variance, minibatches, moments
-from playground.domains.rl.config import RLConfig
+from playground.domains.rl.config import MinibatchConfig, RLConfig
 from playground.domains.rl.environments import Factory
 from playground.domains.rl.evaluation import Evaluator, evaluation
 from playground.domains.rl.networks import as_module, make_network, make_policy
@@ -53,6 +53,14 @@ class PolicyGradient(Problem):
         self.policy = make_policy(network, space, config)
         self.value = make_network(config, (inputs, 1), 1.0, prefixes[1], 1)
         self.length = algorithm.num_steps if config.memory is not None else 1
+
+    @property
+    def epochs(self) -> tuple[int, int]:  # type: ignore[override]
+        """Rounds of an epoch and epochs of an iteration, where all players pass together."""
+        config = self.algorithm
+        if not isinstance(config, MinibatchConfig):
+            return (0, 0)
+        return (self.config.num_envs * config.num_steps // config.batch_size, config.epochs)
 
     def setup(self, context: Context) -> dict[str, Player]:
         """Networks, environments and random streams of every member."""
@@ -251,7 +259,8 @@ class PolicyGradient(Problem):
             def initialise(k: int, own: Any = own, name: str = name) -> dict[str, Tensor]:
                 tensors: dict[str, Tensor] = {}
                 for network in own:  # a shared trunk is the policy's
-                    tensors = {**network.init(context.seeds[k], name), **tensors}
+                    fresh = network.init(context.seeds[k], name)
+                    tensors |= {key: fresh[key] for key in fresh if key not in tensors}
                 return tensors
 
             parameters = Parameters.build(

@@ -6,7 +6,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from playground.domains.rl.environments import CartPoles, Episodes, Factory, next_seed
-from playground.domains.rl.rollout import Collector, gumbel
+from playground.domains.rl.rollout import Collector
 from playground.randomness import generators
 from playground.schema import ConfigError
 
@@ -112,9 +112,8 @@ def test_transitions_are_those_of_single_environments(env, limit, oracle):
 @pytest.mark.parametrize("kind", ["native", "sync"])
 def test_reset_rows_are_not_valid_and_give_nothing(kind):
     made = factory("CartPole-v1", 10, kind)
-    source = Collector(made.vector(streams()), 2, 3)
-    noise = gumbel(generators([0, 1], "action"), 100, 3, 2)
-    rollout = source.collect(lambda o: np.zeros((*o.shape[:2], 2), np.float32), noise)
+    source = Collector(made.vector(streams()), 2, 3, made.actions, lambda actions: actions)
+    rollout = source.collect(lambda seen, row: row, actions("CartPole-v1", 100).reshape(100, 2, 3))
     after = np.zeros_like(rollout.done)
     after[1:] = rollout.done[:-1]
     assert np.array_equal(rollout.valid, ~after)

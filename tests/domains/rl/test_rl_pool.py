@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rl_trace
+import torch
 
 import playground
 from playground.domains.rl.environments import Factory
@@ -77,3 +78,27 @@ def test_mujoco_leaves_no_log_behind(tmp_path, monkeypatch):
     for kind in ("sync", "async"):
         Factory("HalfCheetah-v5", {}, kind).vector(streams()).begin()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("env", ["Pendulum-v1", "Acrobot-v1"])
+def test_a_run_is_the_same_however_its_environments_step(game, env):
+    """Parameters and evaluation, bit for bit; a task with a native vector included."""
+    keys = [f"problem.env={env}", "+problem.env_kwargs.max_episode_steps=30", "members=2",
+            "problem.num_envs=2", "problem.widths=[8]", "problem.evaluation_episodes=3",
+            "algorithm.num_steps=32", "algorithm.batch_size=32", "algorithm.epochs=2"]  # fmt: skip
+    made = [game(*keys, f"problem.vectorization={kind}") for kind in ("native", "sync", "async")]
+    for one in made:
+        one.iterate(3)
+    for other in made[1:]:
+        assert torch.equal(made[0].values(), other.values())
+        pair = [one.problem.evaluate().arrays["returns"] for one in (made[0], other)]
+        assert np.array_equal(*(np.sort(returns) for returns in pair))
+
+
+def test_box2d_can_be_imported_where_warnings_are_errors():
+    """By itself its import ends the process with a segmentation fault then."""
+    pytest.importorskip("Box2D")
+    code = "from playground.domains.rl.environments import Factory; Factory('LunarLander-v3', {})"
+    root = str(Path(playground.__file__).parent.parent)
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True,
+                   env={**os.environ, "PYTHONPATH": root})  # fmt: skip
