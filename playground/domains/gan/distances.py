@@ -101,7 +101,8 @@ def frechet(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
     root = (vectors * values.clamp_min(0).sqrt()[:, None]) @ vectors.transpose(1, 2)
     cross = torch.linalg.eigvalsh(root @ other @ root).clamp_min(0).sqrt().sum(dim=-1)
     traces = (cov + other).diagonal(dim1=1, dim2=2).sum(dim=1)
-    return (mean - other_mean).square().sum(dim=1) + traces - 2 * cross
+    result: Tensor = (mean - other_mean).square().sum(dim=1) + traces - 2 * cross
+    return result
 
 
 def radii(x: Tensor, k: int) -> Tensor:

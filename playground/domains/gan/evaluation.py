@@ -138,7 +138,7 @@ class ImageJudge:
         features, classes = self._features(samples)
         metrics, errors = self._classes(classes)
         size = max(2, min(HELD_SAMPLES, features.shape[1] // BLOCKS))
-        blocks = max(1, features.shape[1] // size)
+        blocks = min(BLOCKS, features.shape[1] // size)
         parts = features[:, : blocks * size].reshape(-1, size, features.shape[2])
         found = {"frechet": distances.frechet(distances.moments(parts), self.moments)}
         if full:
