@@ -118,7 +118,7 @@ class ImageJudge:
 
     def __init__(self, source: Images, config: GanConfig, context: Context) -> None:
         self.source, self.members, self.size = source, context.members, config.evaluation_samples
-        self.classifier = Classifier.train(config.data_seed, context.device)
+        self.classifier = Classifier.train(config.image_side, config.data_seed, context.device)
         self.channels = source.channels
         self.block = max(2, min(HELD_SAMPLES, config.evaluation_samples // BLOCKS))
         streams = Streams((0,), "evaluation/reference", context.device)  # shared by all members
