@@ -229,7 +229,7 @@ LOADING_TORCH = {
     ),
     "no accelerator in a sweep": (["-m", "seed=0,1", "device=cuda:99"], ["device=cuda:99"]),
     "unknown environment": (["problem.env=Foo-v1"], ["problem.env=Foo-v1"]),
-    "continuous actions": (["problem.env=Pendulum-v1"], ["problem.env=Pendulum-v1", "discrete"]),
+    "discrete actions": (["problem.squash=true"], ["problem.squash=true", "continuous actions"]),
 }
 """Decided only with torch or gymnasium."""
 

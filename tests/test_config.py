@@ -156,12 +156,50 @@ def test_every_problem_composes_builds_and_has_a_slot_for_each_player(problem):
     parts = assemble(config, None)
     assert parts.problem.name == problem
     assert set(parts.players) == set(optimizers(config))
-    for player in config.problem.players():
+    for player in [] if problem.startswith("rl/") else config.problem.players():
         source = yaml.safe_load((CONF / "problem" / f"{problem}.yaml").read_text())
         assert {f"/optimizer@_global_.players.{player}": None} in source["defaults"]
 
 
-@pytest.mark.parametrize("name", [n for n in names("optimizer") if n != "torch"])
+ALGORITHMS = [[f"algorithm={name}"] for name in names("algorithm")] + [
+    [f"algorithm={name}", "algorithm.separate=true"] for name in ("a2c", "ppo", "ppo_kl")
+]
+
+
+@pytest.mark.parametrize("overrides", ALGORITHMS, ids="-".join)
+def test_every_algorithm_has_a_slot_for_each_player(overrides):
+    from playground.run import assemble
+
+    config = compose(["problem=rl/cartpole", *overrides])
+    players = config.algorithm.players
+    assert {*players} <= {*config.problem.players()}
+    assert {*assemble(config, None).players} == {*players}
+    for player in players:
+        keys = ["problem=rl/cartpole", *overrides, f"optimizer@players.{player}=momentum"]
+        assert compose([*keys, f"players.{player}.lr=0.3"]).players[player].lr == 0.3
+    for other in {*config.problem.players()} - {*players}:
+        with pytest.raises(ConfigError, match=f"players.{other}"):
+            compose(["problem=rl/cartpole", *overrides, f"optimizer@players.{other}=momentum"])
+
+
+GEOMETRIC = {"natural_gradient": "npg", "trust_region": "trpo"}
+"""Optimizers that want moves with a divergence, and the algorithm that has them."""
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_optimizers_with_a_geometry_compose_and_build(name):
+    from playground.run import assemble
+
+    for algorithm in GEOMETRIC.values():  # either optimizer in either algorithm
+        config = compose(["problem=rl/cartpole", f"algorithm={algorithm}",
+                          f"optimizer@players.policy={name}"])  # fmt: skip
+        assert type(config.players["policy"]) is OPTIMIZERS[name]
+        made = assemble(config, None).optimizers
+        assert made["policy"].uses_geometry
+        assert not made["value"].uses_geometry
+
+
+@pytest.mark.parametrize("name", [n for n in names("optimizer") if n not in ("torch", *GEOMETRIC)])
 def test_every_optimizer_composes_for_every_player_and_builds(name):
     from playground.run import assemble
 
@@ -214,7 +252,11 @@ def test_every_option_has_a_schema_and_every_schema_an_option():
 @pytest.mark.parametrize("name", [n for n in OPTIMIZERS if n != "torch"])
 def test_an_optimizers_yaml_and_schema_agree(name):
     """Where a problem tunes nothing, a value is the schema's; the learning rate may be ours."""
-    config = compose(["problem=landscape/beale", f"optimizer={name}"]).optimizer
+    if name in GEOMETRIC:
+        keys = ["problem=rl/gridworld", f"algorithm={GEOMETRIC[name]}"]
+        config = compose(keys).players["policy"]
+    else:
+        config = compose(["problem=landscape/beale", f"optimizer={name}"]).optimizer
     schema = OPTIMIZERS[name]()
     for field in dataclasses.fields(schema):
         if field.name != "lr":
