@@ -108,7 +108,7 @@ def learned(runs: Mapping[str, Run], gamma: float | str, lam: float | str) -> np
 def claims(runs: Mapping[str, Run], folder: Path) -> list[Claim]:
     """Exact: variance rises and bias falls with lambda. Cart-pole: where learning is fast."""
     run = runs["exact"]
-    at = sorted(run.snapshots)[len(run.snapshots) // 2]
+    at = CONFIG["at"]
     members = range(len(run.members))
     judged = [Judged(run, member, at) for member in members]
     curves = {name: np.stack([j.curve(name) for j in judged]) for name in BASELINES}  # [M, 2, L]
