@@ -196,12 +196,15 @@ def _structured(cls: type, data: Any, path: str) -> Any:
     try:
         base = OmegaConf.structured(cls)
         for field in dataclasses.fields(cls):
-            if isinstance(data.get(field.name), dict):
+            plain = not dataclasses.is_dataclass(field.type)
+            if plain and isinstance(data.get(field.name), dict):
                 base[field.name] = {}  # given dictionaries replace, they do not add
         return OmegaConf.to_object(OmegaConf.merge(base, dict(data)))
     except OmegaConfBaseException as error:
         key = ".".join(part for part in (path, error.full_key) if part)
-        value = data.get(str(error.full_key), "")
+        value: Any = data
+        for name in str(error.full_key).split("."):
+            value = value.get(name, "") if isinstance(value, Mapping) else ""
         raise ConfigError(unknown_field(error, key) or f"{key}={value}: {reason(error)}") from error
 
 

@@ -160,13 +160,21 @@ class Problem(ABC):
         name: what the user calls it, such as ``rl/cartpole``.
         main_metric: the metric shown in the progress line and used to pick the best
             snapshot; ``higher_is_better`` tells its direction.
+        epochs: rounds of an epoch and epochs of an iteration, where one passes over the same
+            data several times; (0, 0) elsewhere.
         counters: int64 [M] arrays of what the problem counts itself (``samples``,
             ``env_steps``); budgets may refer to them.
+        rounds: ``simultaneous`` or ``alternating`` where every iteration is so; steppers that
+            need every player in each round refuse the latter before any work.
+        dtype: of an object's parameters unless ``dtype=`` is given; None is float32.
     """
 
     name: str = "custom"
+    rounds: str = ""
+    dtype: str | None = None
     main_metric: str = "loss"
     higher_is_better: bool = False
+    epochs: tuple[int, int] = (0, 0)
     counters: dict[str, np.ndarray]
 
     @abstractmethod

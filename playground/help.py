@@ -129,11 +129,14 @@ def _root(config: Config) -> Iterator[Row]:
 
 def rows(node: Any, prefix: str) -> list[Row]:
     """Every key of a config dataclass with its value and what it is."""
-    return [
-        (prefix + field.name, _text(getattr(node, field.name)), _about(field))
-        for field in dataclasses.fields(node)
-        if field.name not in HIDDEN and field.name != "name"
-    ]
+    found = []
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            found += rows(value, f"{prefix}{field.name}.")
+        elif field.name not in HIDDEN and field.name != "name":
+            found.append((prefix + field.name, _text(value), _about(field)))
+    return found
 
 
 def table(body: Iterable[Row]) -> list[str]:

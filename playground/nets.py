@@ -144,6 +144,144 @@ class MLP:
         return forward
 
 
+@dataclass(frozen=True)
+class Layer:
+    """One step of a ``Stack``.
+
+    Attributes:
+        kind: ``linear``, ``conv`` and ``deconv`` (kernel 4, stride 2, padding 1: they halve and
+            double the side; with weights [out, in], [out, in, 4, 4] and [in, out, 4, 4]),
+            ``reshape`` of the features, or a key of ``ACTIVATIONS``.
+        shape: (in, out), or the new shape.
+    """
+
+    kind: str
+    shape: tuple[int, ...] = ()
+
+    def weight_shape(self) -> tuple[int, ...]:
+        """Of the weight; its second number times what follows is the fan-in, as in torch."""
+        inputs, outputs = self.shape
+        if self.kind == "linear":
+            return (outputs, inputs)
+        return (outputs, inputs, 4, 4) if self.kind == "conv" else (inputs, outputs, 4, 4)
+
+    def module(self) -> nn.Module:
+        """The layer of ``torch.nn``."""
+        if self.kind == "reshape":
+            return nn.Flatten() if len(self.shape) == 1 else nn.Unflatten(1, self.shape)
+        if self.kind in _APPLIED:
+            inputs, outputs = self.shape
+            if self.kind == "linear":
+                return nn.Linear(inputs, outputs)
+            kind = nn.Conv2d if self.kind == "conv" else nn.ConvTranspose2d
+            return kind(inputs, outputs, 4, stride=2, padding=1)
+        return ACTIVATIONS[self.kind][1]()
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Layers one after the other, from [B, D] to [B, K]; without normalisation across a batch.
+
+    Attributes:
+        layers: in order; a tensor's name is its layer's index, as in ``nn.Sequential``.
+        initialisation: see ``MLP``; kernels as matrices [weight.shape[0], the rest].
+    """
+
+    layers: tuple[Layer, ...]
+    initialisation: str = "torch"
+
+    def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Map x [B, D] to [B, K]."""
+        for i, layer in enumerate(self.layers):
+            if layer.kind == "reshape":
+                x = x.reshape(x.shape[0], *layer.shape)
+            elif layer.shape:
+                weight, bias = tensors[f"{i}.weight"], tensors[f"{i}.bias"]
+                x = _APPLIED[layer.kind](x, weight, bias)
+            else:
+                x = ACTIVATIONS[layer.kind][0](x)
+        return x
+
+    def init(self, seed: int, purpose: str) -> dict[str, Tensor]:
+        """Initial tensors, drawn in float64 from the stream (seed, purpose + layer)."""
+        tensors: dict[str, Tensor] = {}
+        weighted = [i for i, layer in enumerate(self.layers) if layer.kind in _APPLIED]
+        for i in weighted:
+            layer, name = self.layers[i], f"{i}.weight"
+            generator = torch.Generator()
+            generator.manual_seed(stream_seed(seed, f"init/{purpose}/{name}"))
+            shape = layer.weight_shape()
+            matrix = (shape[0], math.prod(shape[1:]))
+            gain = 1.0 if i == weighted[-1] else math.sqrt(2.0)
+            tensors[name] = initial_weight(self.initialisation, matrix, gain, generator).reshape(
+                shape
+            )
+            bias = torch.zeros(layer.shape[1], dtype=torch.float64)
+            if self.initialisation == "torch":
+                bound = 1 / math.sqrt(matrix[1])
+                bias.uniform_(-bound, bound, generator=generator)
+            tensors[f"{i}.bias"] = bias
+        return tensors
+
+    def module(self) -> nn.Sequential:
+        """The same network as an ``nn.Sequential``."""
+        return nn.Sequential(*(layer.module() for layer in self.layers))
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.conv2d(x, weight, bias, stride=2, padding=1)
+
+
+def _deconv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
+
+
+_APPLIED: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "linear": F.linear,
+    "conv": _conv,
+    "deconv": _deconv,
+}
+
+
+def dcgan_generator(
+    latent: int, channels: int, side: int, width: int, activation: str, initialisation: str
+) -> Stack:
+    """Latent [B, L] to an image [B, channels * side * side], side a multiple of 4.
+
+    A linear layer to 2 width maps of side/4, then two doubling layers. Source: the shape of
+    DCGAN (Radford et al. 2016, figure 1), smaller, and without its batch normalisation, whose
+    statistics would tie the samples of a batch together.
+    """
+    start, last = side // 4, (channels * side * side,)
+    layers = (
+        Layer("linear", (latent, 2 * width * start * start)),
+        Layer(activation),
+        Layer("reshape", (2 * width, start, start)),
+        Layer("deconv", (2 * width, width)),
+        Layer(activation),
+        Layer("deconv", (width, channels)),
+        Layer("reshape", last),
+    )
+    return Stack(layers, initialisation)
+
+
+def dcgan_discriminator(
+    channels: int, side: int, width: int, activation: str, initialisation: str
+) -> Stack:
+    """An image [B, channels * side * side] to a logit [B, 1]; the generator's mirror image."""
+    end = 2 * width * (side // 4) ** 2
+    layers = (
+        Layer("reshape", (channels, side, side)),
+        Layer("conv", (channels, width)),
+        Layer(activation),
+        Layer("conv", (width, 2 * width)),
+        Layer(activation),
+        Layer("reshape", (end,)),
+        Layer("linear", (end, 1)),
+    )
+    return Stack(layers, initialisation)
+
+
 def _relu(x: np.ndarray) -> np.ndarray:
     result: np.ndarray = np.maximum(x, 0, out=x)
     return result

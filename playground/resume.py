@@ -74,7 +74,8 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
         raise ConfigError(f"budget.{key}={new}: smaller than the run's {amount}")
     optimizers = {"optimizer": config.optimizer, **config.players}
     annealed = [name for name, opt in optimizers.items() if uses_budget(opt)]
-    annealed += [config.algorithm.name] if getattr(config.algorithm, "anneals", False) else []
+    owners = (config.algorithm, config.problem)
+    annealed += [owner.name for owner in owners if getattr(owner, "anneals", False)]
     if new > amount and annealed:
         raise ConfigError(
             f"budget.{key}={new}: {annealed[0]} anneals over the budget, so a longer run differs"

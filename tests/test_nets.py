@@ -5,7 +5,15 @@ import pytest
 import torch
 from harness import TINY, quiet
 
-from playground.nets import ACTIVATIONS, INITIALISATIONS, MLP, NUMPY_ACTIVATIONS, initial_weight
+from playground.nets import (
+    ACTIVATIONS,
+    INITIALISATIONS,
+    MLP,
+    NUMPY_ACTIVATIONS,
+    dcgan_discriminator,
+    dcgan_generator,
+    initial_weight,
+)
 from playground.record.checkpoint import load_checkpoint
 from playground.schema import ConfigError
 
@@ -78,6 +86,23 @@ def test_forward_is_the_module_s(activation, widths):
     module.load_state_dict({name[2:]: value for name, value in tensors.items()})
     x = torch.linspace(-2, 2, 20, dtype=torch.float64).view(4, 5)
     assert torch.equal(net(tensors, x), module(x))
+    features, out = net.features(tensors, x)
+    assert torch.equal(features, module[:-1](x))
+    assert torch.equal(out, module(x))
+
+
+def test_two_networks_share_a_trunk():
+    heads = [MLP((5, 7, 6, k), "tanh", "torch", prefix=f"{k}.", trunk="t.") for k in (2, 3)]
+    one, other = (net.init(0, "x") for net in heads)
+    shared = [f"t.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
+    assert [*one] == [*shared, "2.4.weight", "2.4.bias"]
+    assert [*other] == [*shared, "3.4.weight", "3.4.bias"]
+    x = torch.linspace(-2, 2, 20, dtype=torch.float64).view(4, 5)
+    module = heads[1].module().double()
+    module.load_state_dict({name[2:]: value for name, value in (other | one).items()
+                            if not name.startswith("2.")})  # fmt: skip
+    assert torch.equal(heads[1](one | other, x), heads[1](other | one, x))
+    assert torch.equal(heads[1](other | one, x), module(x))
 
 
 @pytest.mark.parametrize("members", [1, 3])
@@ -91,12 +116,14 @@ def test_numpy_forward_is_the_module_s(activation, bias, members):
     x = np.linspace(-2, 2, members * 20).reshape(members, 4, 5)
     for round_ in range(2):
         kept = x.copy()
-        out = forward(x)
+        features, out = forward(x)
         assert np.array_equal(x, kept)
         for k in range(members):
             module = net.module().double()
             module.load_state_dict({n: torch.tensor(v[k]) for n, v in stacked.items()})
-            expected = module(torch.tensor(x[k])).detach().numpy()
+            hidden = module[:-1](torch.tensor(x[k])).detach()
+            assert np.allclose(features[k], hidden.numpy(), rtol=0, atol=1e-14), round_
+            expected = module[-1](hidden).detach().numpy()
             assert np.allclose(out[k], expected, rtol=0, atol=1e-14), round_
         for value in stacked.values():
             value *= 0.5  # the parameters are read anew
@@ -152,3 +179,38 @@ def test_a_point_is_no_network(tmp_path):
     with pytest.raises(ConfigError, match="not a network"):
         run.player("generator")
     assert run.player("discriminator").state_dict()["0.weight"].shape == (1, 1)
+
+
+STACKS = [
+    (dcgan_generator(5, 3, 8, 4, "relu", "torch"), 5, 192),
+    (dcgan_discriminator(3, 8, 4, "leaky_relu", "torch"), 192, 1),
+    (dcgan_generator(5, 1, 28, 2, "relu", "he"), 5, 784),
+    (dcgan_discriminator(1, 28, 2, "leaky_relu", "he"), 784, 1),
+]
+
+
+@pytest.mark.parametrize(("stack", "inputs", "outputs"), STACKS)
+def test_a_stack_is_its_module(stack, inputs, outputs):
+    tensors = stack.init(3, "model")
+    module = stack.module().double()
+    module.load_state_dict(tensors)
+    x = torch.randn(7, inputs, dtype=torch.float64)
+    found = stack(tensors, x)
+    assert found.shape == (7, outputs)
+    assert torch.allclose(found, module(x).flatten(1), rtol=1e-12)
+    many = {name: torch.stack([value, 2 * value]) for name, value in tensors.items()}
+    both = torch.func.vmap(stack)(many, torch.stack([x, x]))
+    assert torch.allclose(both[0], found, rtol=1e-10, atol=1e-12)
+
+
+def test_kernels_start_as_torchs_do():
+    """Uniform up to 1/sqrt(fan-in), with torch's fan-in of transposed kernels."""
+    stack = dcgan_generator(5, 1, 8, 16, "relu", "torch")
+    own, module = stack.init(0, "model"), stack.module().state_dict()
+    assert {name: value.shape for name, value in own.items()} == {
+        name: value.shape for name, value in module.items()
+    }
+    for name, value in own.items():
+        bound = module[name].abs().max().item()
+        few = value.numel() < 50
+        assert value.abs().max().item() == pytest.approx(bound, rel=0.5 if few else 0.1)

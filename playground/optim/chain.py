@@ -91,6 +91,10 @@ class Optimizer:
         last = clips[-1] if clips else None
         self._norm_clip = last if isinstance(last, transforms.ClipByGlobalNorm) else None
         self._scaled = not isinstance(config, Torch)
+        self._project: Transform | None = None
+        if config.project is not None or "project" in values:
+            self._project = transforms.Project(hyper("project"))
+            self._project.init(like)
         self._lr = hyper("lr")
         self._schedule = config.schedule
         self._final = hyper("final")
@@ -164,6 +168,8 @@ class Optimizer:
                 clipped, at.norm = value, None
         if self._scaled:
             value = value * -(rate.to(self._dtype) if isinstance(rate, Tensor) else rate)
+        if self._project is not None:
+            value = self._project(value, {}, at)
         coefficient = None if self._norm_clip is None else self._norm_clip.coefficient
         report = {} if self._natural is None else self._natural.report
         return Step(value, clipped, coefficient, rate, report)
@@ -312,6 +318,6 @@ def _core(config: OptimizerConfig, hyper: Callable[[str], Hyper]) -> list[Transf
         case NaturalGradient():
             step = NaturalStep(hyper("radius"), hyper("damping"), config.iterations)
             if isinstance(config, TrustRegion):
-                step.search(config.backtracks, config.shrink)
+                step.search(config.backtracks, hyper("shrink"))
             return [step]
     return list(config.direction(hyper))

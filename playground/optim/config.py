@@ -55,6 +55,11 @@ class OptimizerConfig:
     )
     clip_value: float | None = number(None, above=0.0, doc="largest absolute gradient entry")
     weight_decay: float = number(0.0, minimum=0.0, doc="L2 penalty added to the gradient")
+    project: float | None = number(
+        None,
+        above=0.0,
+        doc="largest absolute parameter; .01 in WGAN (Arjovsky et al. 2017)",
+    )
 
     def direction(self, hyper: Callable[[str], Any]) -> Sequence[Any]:
         """The transforms between clipping and the learning rate, of optimizers from outside.

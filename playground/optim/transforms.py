@@ -1,4 +1,4 @@
-"""Small transforms of values [M, N]: clipping, weight decay, momentum, Adagrad, RMSprop.
+"""Small transforms of values [M, N]: clipping, decay, projection, momentum, Adagrad, RMSprop.
 
 A transform is built with its hyperparameters, gets its state from ``init(like)`` and is then
 called once per update. It never modifies the value it is given, because that may be the raw
@@ -132,6 +132,30 @@ class AddWeightDecay:
         if isinstance(self._weight_decay, Tensor):
             return torch.addcmul(value, at.parameters, self._weight_decay)
         return torch.add(value, at.parameters, alpha=self._weight_decay)
+
+
+class Project:
+    """Keep parameters in a box: u <- min(max(x + u, -c), c) - x, of an update u.
+
+    It comes last, after the learning rate, so that x + u lies in [-c, c] up to rounding.
+
+    Source: weight clipping, Arjovsky et al. (2017), algorithm 1, line 7.
+    """
+
+    def __init__(self, limit: Hyper) -> None:
+        self._limit = limit
+
+    def init(self, like: Tensor) -> State:
+        """No state."""
+        self._limit = cast(self._limit, like)
+        return {}
+
+    def __call__(self, value: Tensor, state: State, at: At) -> Tensor:
+        """The update into the box, a fresh tensor."""
+        ahead = at.parameters + value
+        if isinstance(self._limit, Tensor):
+            return ahead.clamp(-self._limit, self._limit).sub_(at.parameters)
+        return ahead.clamp_(-self._limit, self._limit).sub_(at.parameters)
 
 
 class Momentum:

@@ -68,16 +68,18 @@ class NaturalGradient:
 
     def __init__(self, radius: Hyper, damping: Hyper, iterations: int) -> None:
         self._radius, self._damping, self._iterations = radius, damping, iterations
-        self._backtracks, self._shrink = 0, 1.0
+        self._backtracks = 0
+        self._shrink: Hyper = 1.0
         self.report: dict[str, Tensor] = {}
 
-    def search(self, backtracks: int, shrink: float) -> None:
+    def search(self, backtracks: int, shrink: Hyper) -> None:
         """Make it a trust region: a line search of so many steps, with that factor between."""
         self._backtracks, self._shrink = backtracks, shrink
 
     def init(self, like: Tensor) -> State:
         """No state."""
         self._radius, self._damping = cast(self._radius, like), cast(self._damping, like)
+        self._shrink = cast(self._shrink, like)
         return {}
 
     def __call__(self, value: Tensor, state: State, at: At) -> Tensor:
@@ -103,12 +105,12 @@ class NaturalGradient:
         factor = torch.zeros_like(before)
         gain, reached = torch.zeros_like(before), torch.zeros_like(before)
         open_ = torch.ones_like(before, dtype=torch.bool)
-        limit = self._radius.squeeze(1) if isinstance(self._radius, Tensor) else self._radius
+        limit = _flat(self._radius)
         for trial in range(self._backtracks):
             size = self._shrink**trial
             objective, divergence = geometry.evaluate(at.parameters - rate * size * step)
             good = open_ & (divergence <= limit) & (objective < before)
-            factor = torch.where(good, size, factor)
+            factor = torch.where(good, _flat(size), factor)
             gain = torch.where(good, before - objective, gain)
             reached = torch.where(good, divergence, reached)
             open_ = open_ & ~good
@@ -119,6 +121,11 @@ class NaturalGradient:
             "trust_region/improvement": gain, "trust_region/divergence": reached,
         }  # fmt: skip
         return factor.unsqueeze(1) * step
+
+
+def _flat(hyper: Hyper) -> Hyper:
+    """[M, 1] as [M]."""
+    return hyper.squeeze(1) if isinstance(hyper, Tensor) else hyper
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:

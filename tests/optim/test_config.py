@@ -83,17 +83,25 @@ def test_defaults_are_torchs():
 
 def test_variable_fields():
     common = ("lr", "clip_norm", "clip_value")
-    assert variable_fields(SGD()) == (*common, "weight_decay")
+    assert variable_fields(SGD()) == (*common, "weight_decay", "project")
     assert variable_fields(SGD(schedule="linear")) == (
         "lr",
         "final",
         "clip_norm",
         "clip_value",
         "weight_decay",
+        "project",
     )
-    assert variable_fields(Adam()) == (*common, "weight_decay", "beta1", "beta2", "eps")
-    assert variable_fields(RMSprop()) == (*common, "weight_decay", "alpha", "eps", "momentum")
-    assert variable_fields(Torch(class_name="Adam")) == common
+    assert variable_fields(Adam()) == (*common, "weight_decay", "project", "beta1", "beta2", "eps")
+    assert variable_fields(RMSprop()) == (
+        *common,
+        "weight_decay",
+        "project",
+        "alpha",
+        "eps",
+        "momentum",
+    )
+    assert variable_fields(Torch(class_name="Adam")) == (*common, "project")
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])

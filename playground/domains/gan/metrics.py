@@ -8,10 +8,11 @@ Srivastava et al. 2017). With n_k such samples of mode k out of N:
     high_quality          sum_k n_k / N
     reverse_kl            KL(n_k / sum n || uniform), nats; log K, its maximum, where sum n = 0
     reverse_kl/off_mode   KL with a further bin of all other samples, || what a perfect
-                          sampler gives: P = 1 - exp(-9/2) shared by the modes, the rest off
+                          sampler gives: P shared by the modes, the rest off
 
-A perfect sampler in two dimensions has high_quality P = .98889, and reverse_kl of about
-(K - 1) / 2N, not 0: its own scores stand beside every result.
+A perfect sampler has high_quality P, the chi-square distribution of D degrees of freedom at 9
+(.98889 in the plane, .99730 on the line), and reverse_kl of about (K - 1) / 2N, not 0: its own
+scores stand beside every result.
 
 Shape legend: M members, N samples, K modes.
 """
@@ -22,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PERFECT = 1 - math.exp(-4.5)
-"""High-quality share of a perfect sampler: chi-square with 2 degrees of freedom below 9."""
+PERFECT = {1: math.erf(3 / math.sqrt(2)), 2: 1 - math.exp(-4.5)}
+"""{D: P}, the high-quality share of a perfect sampler."""
 
 SHARE = 0.2
 """A mode counts from this share of 1/K on."""
@@ -32,15 +33,20 @@ Scores = dict[str, np.ndarray]
 
 
 def count(samples: Tensor, centres: Tensor, sigma: float) -> Tensor:
-    """High-quality samples of every mode [M, K] among samples [M, N, 2]."""
+    """High-quality samples of every mode [M, K] among samples [M, N, D]."""
     distance, nearest = torch.cdist(samples, centres.expand(len(samples), -1, -1)).min(dim=-1)
     good = (distance <= 3 * sigma).to(torch.int64)
     counts = torch.zeros(len(samples), len(centres), dtype=torch.int64, device=samples.device)
     return counts.scatter_add_(1, nearest, good)
 
 
-def score(counts: np.ndarray, samples: int) -> tuple[Scores, Scores]:
+def score(counts: np.ndarray, samples: int, perfect: float = PERFECT[2]) -> tuple[Scores, Scores]:
     """The metrics above and their standard errors, each [M], of counts [M, K] among N samples.
+
+    Args:
+        counts: [M, K].
+        samples: N.
+        perfect: P.
 
     Errors: binomial for ``high_quality``; for the divergences the delta method,
     sqrt((sum p log(p/q)^2 - KL^2) / n), which misses their upward bias.
@@ -52,7 +58,7 @@ def score(counts: np.ndarray, samples: int) -> tuple[Scores, Scores]:
     histogram = counts / np.maximum(good, 1)[:, None]
     divergence, error = kl(histogram, np.full(modes, 1 / modes), np.maximum(good, 1))
     bins = np.concatenate([share, 1 - quality[:, None]], axis=1)
-    ideal = np.append(np.full(modes, PERFECT / modes), 1 - PERFECT)
+    ideal = np.append(np.full(modes, perfect / modes), 1 - perfect)
     off, off_error = kl(bins, ideal, np.full(len(counts), samples))
     scores = {
         "modes": (share >= SHARE / modes).sum(axis=1).astype(np.float64),

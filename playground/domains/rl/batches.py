@@ -14,20 +14,27 @@ from playground.randomness import Streams
 
 
 def minibatches(
-    batch: Batch, streams: Streams, size: int, *, normalized: bool = False
+    batch: Batch, streams: Streams, size: int, *, length: int = 1, normalized: bool = False
 ) -> Iterator[Batch]:
     """One epoch: every row once, shuffled per member [M, B, ...]; ``size`` divides the rows.
 
-    ``normalized`` normalises the advantages of every minibatch by themselves.
+    Args:
+        batch: of a rollout.
+        streams: of the order.
+        size: rows of a minibatch.
+        length: rows that stay together, one after the other: the steps of a sequence. What has
+            one row a sequence goes with them.
+        normalized: normalise the advantages of every minibatch by themselves.
     """
     members, rows = batch["weight"].shape
-    order = streams.permutation(rows)
-    order += torch.arange(members, device=order.device)[:, None] * rows
-    index = order.view(members, rows // size, size).transpose(0, 1).reshape(-1)
+    units, count = rows // length, rows // size
+    order = streams.permutation(units)
+    order += torch.arange(members, device=order.device)[:, None] * units
+    index = order.view(members, count, size // length).transpose(0, 1).reshape(-1)
     shuffled = {
-        name: value.flatten(0, 1)
+        name: value.reshape(members * units, -1, *value.shape[2:])
         .index_select(0, index)
-        .view(rows // size, members, size, *value.shape[2:])
+        .view(count, members, -1, *value.shape[2:])
         for name, value in batch.items()
     }
     if normalized:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from playground.domains.rl.native import Native
+from playground.domains.rl.partial import NO_VELOCITY
 
 
 def squared(x: np.ndarray) -> np.ndarray:
@@ -53,6 +54,16 @@ class CartPoles(Native):
     def observe(self, state: np.ndarray) -> np.ndarray:
         """The state."""
         return state.T
+
+
+class HiddenVelocities(CartPoles):
+    """playground/CartPoleNoVelocity-v0: position and angle of a cart-pole."""
+
+    size = 2
+
+    def observe(self, state: np.ndarray) -> np.ndarray:
+        """Two of the four variables."""
+        return state[::2].T
 
 
 class MountainCars(Native):
@@ -192,6 +203,7 @@ class Acrobots(Native):
 
 NATIVE: dict[str, type[Native]] = {
     "CartPole-v1": CartPoles,
+    NO_VELOCITY: HiddenVelocities,
     "Acrobot-v1": Acrobots,
     "MountainCar-v0": MountainCars,
     "MountainCarContinuous-v0": ContinuousMountainCars,

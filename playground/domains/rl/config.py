@@ -28,10 +28,17 @@ class RLConfig:
         "orthogonal", ("orthogonal", "torch", "he", "glorot", "lecun"), "of weights"
     )  # orthogonal, heads 0.01 and 1: the 37 details of PPO, detail 2
     shared_trunk: bool = text(False, "policy and value share all layers but the last")
+    memory: int | None = number(
+        None, minimum=1, doc="units of a GRU before the hidden layers of policy and of value"
+    )
     log_std: float = number(0.0, doc="log std of continuous actions at the start (37 details)")
     squash: bool = text(False, "squash continuous actions into their bounds by tanh")
     gsde: bool = text(False, "state-dependent exploration of continuous actions (Raffin 2022)")
     gsde_steps: int | None = number(None, minimum=1, doc="steps of one gsde noise; null: rollout")
+    normalize_observations: bool = text(False, "by running mean and std (SB3's VecNormalize)")
+    normalize_rewards: bool = text(False, "by the running std of the return (SB3's VecNormalize)")
+    clip_observations: float = number(10.0, above=0, doc="of normalised observations (SB3)")
+    clip_rewards: float = number(10.0, above=0, doc="of normalised rewards (SB3)")
     evaluation_episodes: int = number(100, minimum=1, doc="per member and evaluation")
     default_budget: dict[str, Any] = field(default_factory=lambda: {"env_steps": 100_000})
     tuned: dict[str, Any] = field(default_factory=dict)
@@ -54,6 +61,11 @@ class RLConfig:
             raise ConfigError("problem.squash=true problem.gsde=true: only one of them")
         if self.gsde_steps is not None and not self.gsde:
             raise ConfigError(f"problem.gsde_steps={self.gsde_steps}: needs problem.gsde=true")
+        if self.memory is not None and self.shared_trunk:
+            raise ConfigError(
+                f"problem.memory={self.memory} problem.shared_trunk=true: policy and value have a "
+                "memory each"
+            )
 
     def build(self, config: Any) -> "Problem":
         """The problem that this configuration describes."""
@@ -134,11 +146,16 @@ class MinibatchConfig(ActorCriticConfig):
 
 
 def check_minibatches(problem: RLConfig, num_steps: int, batch_size: int) -> None:
-    """Raise ConfigError where minibatches do not divide a rollout."""
+    """Raise ConfigError where minibatches do not divide a rollout, or cut its sequences."""
     rows = problem.num_envs * num_steps
     if rows % batch_size:
         raise ConfigError(
             f"algorithm.batch_size={batch_size}: must divide num_envs x num_steps = {rows}"
+        )
+    if problem.memory is not None and batch_size % num_steps:
+        raise ConfigError(
+            f"algorithm.batch_size={batch_size}: must be a multiple of num_steps = {num_steps} "
+            f"where problem.memory={problem.memory}: minibatches are whole sequences"
         )
 
 
@@ -216,6 +233,15 @@ class ReinforceConfig(AlgorithmConfig):
     value_updates: int = number(20, minimum=1, doc="updates of the baseline an iteration (ours)")
 
     compiles: ClassVar[bool] = False
+
+    def validate(self, problem: RLConfig) -> None:
+        """As every algorithm; its batches are whole episodes, without sequences."""
+        AlgorithmConfig.validate(self, problem)
+        if problem.memory is not None:
+            raise ConfigError(
+                f"problem.memory={problem.memory}: {self.name} has no recurrent policy; "
+                "those that have: a2c, ppo, ppo_kl, npg, trpo"
+            )
 
 
 ALGORITHMS: dict[str, type] = {

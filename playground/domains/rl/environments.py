@@ -2,11 +2,14 @@
 
 How a vector steps is a choice (``problem.vectorization``); what it gives is not: every kind
 draws the same episodes and gives the same transitions, except EnvPool, which has seeds and
-physics of its own.
+physics of its own, and calls an episode truncated that ends by itself at its time limit.
 """
 
+import contextlib
 import functools
+import importlib
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +30,13 @@ __all__ = ["CartPoles", "Environments", "Episodes", "Factory", "Step", "next_see
 
 EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
 """{module of an environment: the extra that brings its package}."""
+
+UNFORGETTING = (
+    "gymnasium.envs.box2d.bipedal_walker:BipedalWalker",
+    "gymnasium.envs.box2d.car_racing:CarRacing",
+)
+"""Environments that keep one Box2D world for all episodes, whose contact solver remembers: the
+same seed and actions give another episode in a used environment than in a new one."""
 
 
 class Factory:
@@ -115,15 +125,20 @@ class Factory:
             return NATIVE[self.env](streams, limit)
         kwargs = self.kwargs | ({} if limit is None else {"max_episode_steps": limit})
         if self.vectorization == "envpool" and not exact:
-            seed = next_seed(streams[0])
-            vector = envpool(self.env).make_gymnasium(self.env, num_envs=count, seed=seed, **kwargs)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # bounds of its spaces lose precision
+                vector = envpool(self.env).make_gymnasium(
+                    self.env, num_envs=count, seed=next_seed(streams[0]), **kwargs
+                )
+                vector.reset()
             return Adapted(vector, streams, self.actions, self.space, seeded=False)
         make = functools.partial(gymnasium.make, self.spec, disable_env_checker=True, **kwargs)
+        renew = self.spec.entry_point in UNFORGETTING
         crew: Crew
         if self.vectorization == "async" and count > 1:
-            crew = Pool(make, count, self.space, processors())
+            crew = Pool(make, count, self.space, renew, processors())
         else:
-            crew = Chunk(make, count, self.space)
+            crew = Chunk(make, count, self.space, renew)
         return Episodes(crew, streams, self.actions, limit if self.outermost else None)
 
 
@@ -139,6 +154,10 @@ def find(env: str) -> gymnasium.envs.registration.EnvSpec:
         raise ConfigError(f"problem.env={env}: {reason(error, None)}") from error
     if str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
         quiet_mujoco()
+    if str(spec.entry_point).startswith("gymnasium.envs.box2d"):
+        with warnings.catch_warnings(), contextlib.suppress(ImportError):
+            warnings.simplefilter("ignore")  # its import crashes where warnings are errors
+            importlib.import_module("Box2D")
     return spec
 
 

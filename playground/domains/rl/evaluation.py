@@ -13,6 +13,7 @@ sampling), N episodes.
 import numpy as np
 
 from playground.domains.rl.environments import Factory
+from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.policies import Actor, Policy
 from playground.game import Evaluation
 from playground.randomness import generators
@@ -41,8 +42,21 @@ class Evaluator:
             self._streams(), limit=factory.limit or LIMIT, exact=True
         )
 
-    def play(self, policy: Policy, act: Actor) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths [M, P, episodes] of complete episodes, raw."""
+    def play(
+        self,
+        policy: Policy,
+        act: Actor,
+        normaliser: Normaliser | None = None,
+        memory: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths [M, P, episodes] of complete episodes, raw.
+
+        Args:
+            policy: draws noise and says what environments get.
+            act: acts with it.
+            normaliser: of observations; its statistics stay as they are.
+            memory: 0 [M, P L, H] for a recurrent policy.
+        """
         shape, lanes, space = self.quota.shape, self.lanes, self.factory.actions
         self.environments.streams = self._streams()
         noise = generators(self.seeds, "evaluation/action")
@@ -55,8 +69,15 @@ class Evaluator:
             if step % AHEAD == 0:
                 ahead = policy.noise(noise, AHEAD, lanes)
             seen = observation.reshape(*shape, -1)
-            greedy = act(seen[:, :lanes], None)
-            sampled = act(seen[:, lanes:], ahead[step % AHEAD])
+            if normaliser is not None:
+                seen = normaliser.apply(seen)
+            if memory is None:
+                greedy = act(seen[:, :lanes], None)
+                sampled = act(seen[:, lanes:], ahead[step % AHEAD])
+            else:
+                greedy = act(seen[:, :lanes], None, memory[:, :lanes])
+                sampled = act(seen[:, lanes:], ahead[step % AHEAD], memory[:, lanes:])
+                memory *= ~ended[..., None]  # of those that this step resets
             action = np.concatenate([greedy, sampled], axis=1).reshape(-1, *space.shape)
             observation, reward, terminated, truncated = self.environments.advance(
                 policy.environment(action)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from playground.domains.rl.policies import Actor, Noise, Statistics, Streams, host_forward
+from playground.domains.rl.recurrent import Recurrent
 from playground.nets import MLP
 
 LOG_2PI = math.log(2 * math.pi)
@@ -56,7 +57,7 @@ class Gaussian:
 
     def __init__(
         self,
-        network: MLP,
+        network: MLP | Recurrent,
         log_std: float = 0.0,
         bounds: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
@@ -101,8 +102,10 @@ class Gaussian:
         """Mean + sigma noise."""
         forward, log_std = host_forward(self.network, tensors), tensors[self.name]
 
-        def act(observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-            mean = forward(observation)[1]
+        def act(
+            observation: np.ndarray, noise: np.ndarray | None, memory: np.ndarray | None = None
+        ) -> np.ndarray:
+            mean = forward(observation, memory)[1]
             if noise is None:
                 return mean
             spread: np.ndarray = np.exp(log_std.cpu().numpy())[:, None]
@@ -131,7 +134,7 @@ class StateDependent:
     Source: Raffin et al. 2022, section 3; 1e-6 is that of Stable-Baselines3.
     """
 
-    def __init__(self, network: MLP, log_std: float, hold: int | None) -> None:
+    def __init__(self, network: MLP | Recurrent, log_std: float, hold: int | None) -> None:
         self.network, self.start, self.hold = network, log_std, hold
         self.name = f"{network.prefix}log_std"
         self.shape = (network.sizes[-2], network.sizes[-1])
@@ -176,8 +179,10 @@ class StateDependent:
         """Mean + (sigma noise)^T phi."""
         forward, log_std = host_forward(self.network, tensors), tensors[self.name]
 
-        def act(observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-            features, mean = forward(observation)
+        def act(
+            observation: np.ndarray, noise: np.ndarray | None, memory: np.ndarray | None = None
+        ) -> np.ndarray:
+            features, mean = forward(observation, memory)
             if noise is None:
                 return mean
             theta = np.exp(log_std.cpu().numpy())[:, None] * noise

@@ -17,13 +17,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from playground.domains.rl.recurrent import Recurrent
 from playground.nets import MLP, NUMPY_ACTIVATIONS
 
 Statistics = dict[str, Tensor]
 """Named parameters of a distribution over actions, each [..., size]."""
 
-Actor = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
-"""(observations [M, E, D], noise [M, E, ...] or None for the mode) -> actions [M, E, *shape]."""
+
+class Actor(Protocol):
+    """Acts with a policy's present parameters."""
+
+    def __call__(
+        self, observation: np.ndarray, noise: np.ndarray | None, memory: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Actions [M, E, *shape].
+
+        Args:
+            observation: [M, E, D].
+            noise: [M, E, ...], or None for the mode.
+            memory: of a recurrent policy [M, E, H]; moved one step on, in place.
+        """
+
 
 Streams = Sequence[np.random.Generator]
 
@@ -34,7 +48,7 @@ Noise = np.ndarray | Sequence[np.ndarray]
 class Policy(Protocol):
     """What algorithms ask of a policy; tensors are one member's, as everywhere in objectives."""
 
-    network: MLP
+    network: MLP | Recurrent
 
     def init(self, seed: int, purpose: str) -> dict[str, Tensor]:
         """Initial tensors."""
@@ -67,10 +81,50 @@ class Policy(Protocol):
         """What environments get of stored actions [..., *shape]."""
 
 
-def host_forward(
+Forward = Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
+"""(inputs [M, E, D], memory [M, E, H] or None) -> features [M, E, L], outputs [M, E, K]."""
+
+
+def host_forward(network: MLP | Recurrent, tensors: Mapping[str, Tensor]) -> Forward:
+    """A network on the host, which moves a memory one step on, in place."""
+    if isinstance(network, MLP):
+        plain = host_mlp(network, tensors)
+        return lambda observation, _: plain(observation)
+    step, head = host_step(network, tensors), host_mlp(network.head, tensors)
+
+    def forward(
+        observation: np.ndarray, memory: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if memory is None:
+            raise ValueError("a recurrent policy needs a memory to act")
+        memory[...] = step(observation, memory)
+        return head(memory)
+
+    return forward
+
+
+def host_step(
+    network: Recurrent, tensors: Mapping[str, Tensor]
+) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """``Recurrent.step`` of all members: NumPy on the CPU, else torch."""
+    first = tensors[network.names[0]]
+    if first.device.type == "cpu":
+        return network.numpy_step({name: tensors[name].numpy() for name in network.names})
+    batched = torch.func.vmap(network.step)
+
+    def step(observation: np.ndarray, memory: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            x, h = (torch.as_tensor(array).to(first) for array in (observation, memory))
+            result: np.ndarray = batched(dict(tensors), x, h).cpu().numpy()
+        return result
+
+    return step
+
+
+def host_mlp(
     network: MLP, tensors: Mapping[str, Tensor]
 ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Observations [M, E, D] to features [M, E, L] and outputs: NumPy on the CPU, else torch."""
+    """Inputs [M, E, D] to features [M, E, L] and outputs: NumPy on the CPU, else torch."""
     first = next(iter(tensors.values()))
     if first.device.type == "cpu" and network.activation in NUMPY_ACTIVATIONS:
         names = [name for pair in network.names for name in pair]
@@ -97,7 +151,7 @@ class Categorical:
     Sampled by the Gumbel-max trick, argmax_a (z_a + G_a) with G_a = -log(Exp(1)) (Gumbel 1954).
     """
 
-    def __init__(self, network: MLP, choices: Sequence[int], *, single: bool) -> None:
+    def __init__(self, network: MLP | Recurrent, choices: Sequence[int], *, single: bool) -> None:
         self.network, self.choices, self.single = network, tuple(choices), single
 
     def init(self, seed: int, purpose: str) -> dict[str, Tensor]:
@@ -146,8 +200,10 @@ class Categorical:
         forward = host_forward(self.network, tensors)
         cuts = np.cumsum(self.choices)[:-1]
 
-        def act(observation: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-            logits = forward(observation)[1]
+        def act(
+            observation: np.ndarray, noise: np.ndarray | None, memory: np.ndarray | None = None
+        ) -> np.ndarray:
+            logits = forward(observation, memory)[1]
             if noise is not None:
                 logits = logits + noise
             if self.single:

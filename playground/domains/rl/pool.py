@@ -39,7 +39,12 @@ class Pool:
     """
 
     def __init__(
-        self, make: Callable[[], Env], count: int, space: ObservationSpace, workers: int
+        self,
+        make: Callable[[], Env],
+        count: int,
+        space: ObservationSpace,
+        renew: bool,
+        workers: int,
     ) -> None:
         workers = min(workers, count)
         bounds = [count * k // workers for k in range(workers + 1)]
@@ -56,7 +61,7 @@ class Pool:
         recipe = cloudpickle.dumps(make)
         for process in self.processes:
             send(process, [path or os.getcwd() for path in sys.path])
-        self._ask("make", [(recipe, part.stop - part.start, space) for part in self.parts])
+        self._ask("make", [(recipe, p.stop - p.start, space, renew) for p in self.parts])
 
     def step(self, actions: np.ndarray, seeds: np.ndarray) -> Step:
         """See ``worker.Chunk.step``."""

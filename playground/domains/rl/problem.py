@@ -6,22 +6,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from playground.domains.rl.batches import explained_variance, minibatches, moments
-from playground.domains.rl.config import RLConfig
+from playground.domains.rl.config import MinibatchConfig, RLConfig
 from playground.domains.rl.environments import Factory
 from playground.domains.rl.evaluation import Evaluator, evaluation
-from playground.domains.rl.gaussian import Gaussian, StateDependent
+from playground.domains.rl.networks import as_module, make_network, make_policy
+from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.objectives import OLD
-from playground.domains.rl.policies import Categorical, Policy, Statistics
+from playground.domains.rl.policies import Statistics
+from playground.domains.rl.recurrent import Recurrent, pack
 from playground.domains.rl.rollout import Collector, Rollout, advantages
-from playground.domains.rl.spaces import BOX, DISCRETE, ActionSpace
 from playground.game import Batch, Context, Evaluation, Move, Objective, Player, Problem, Round
-from playground.nets import MLP
 from playground.parameters import Parameters
 from playground.randomness import Streams, generator_states, generators, load_generator_states
-from playground.schema import ConfigError
 
 
 class PolicyGradient(Problem):
@@ -32,6 +31,8 @@ class PolicyGradient(Problem):
     Attributes:
         owners: the players that hold the policy and the value network, one or two.
         objectives: {player: objective}, set by subclasses that move all players at once.
+        length: rows of a batch that stay together: the steps of a sequence where policy and
+            value have memories, else 1.
     """
 
     main_metric = "return"
@@ -44,17 +45,22 @@ class PolicyGradient(Problem):
         players = algorithm.players
         self.owners: tuple[str, str] = (players[0], players[-1])
         joint = len(players) == 1
-        sizes = (self.factory.observation_size, *config.widths)
-        make: dict[str, Any] = {
-            "activation": config.activation, "initialisation": config.initialisation,
-            "trunk": "trunk." if config.shared_trunk else None,
-        }  # fmt: skip
         space = self.factory.actions
         outputs = sum(space.choices) or space.shape[0]
         prefixes = ("policy.", "value.") if joint else ("", "")
-        network = MLP((*sizes, outputs), **make, output_gain=0.01, prefix=prefixes[0])
+        inputs = self.factory.observation_size
+        network = make_network(config, (inputs, outputs), 0.01, prefixes[0], 0)
         self.policy = make_policy(network, space, config)
-        self.value = MLP((*sizes, 1), **make, output_gain=1.0, prefix=prefixes[1])
+        self.value = make_network(config, (inputs, 1), 1.0, prefixes[1], 1)
+        self.length = algorithm.num_steps if config.memory is not None else 1
+
+    @property
+    def epochs(self) -> tuple[int, int]:  # type: ignore[override]
+        """Rounds of an epoch and epochs of an iteration, where all players pass together."""
+        config = self.algorithm
+        if not isinstance(config, MinibatchConfig):
+            return (0, 0)
+        return (self.config.num_envs * config.num_steps // config.batch_size, config.epochs)
 
     def setup(self, context: Context) -> dict[str, Player]:
         """Networks, environments and random streams of every member."""
@@ -73,8 +79,9 @@ class PolicyGradient(Problem):
         self.shuffle = Streams(seeds, "shuffle", context.device)
         self.collector = Collector(
             self.factory.vector(streams), members, self.config.num_envs, self.factory.actions,
-            self.policy.environment,
+            self.policy.environment, self._normaliser(), self.blank(self.config.num_envs),
         )  # fmt: skip
+        self.memory = self.blank(self.config.num_envs)  # the value's, which trails the policy's
         self.counters = {name: np.zeros(members, np.int64) for name in ("samples", "env_steps")}
         self._evaluator: Evaluator | None = None
         return self.players
@@ -84,7 +91,10 @@ class PolicyGradient(Problem):
         if self._evaluator is None:
             episodes = self.config.evaluation_episodes
             self._evaluator = Evaluator(self.factory, self.context.seeds, episodes)
-        returns, lengths = self._evaluator.play(self.policy, self.act)
+        returns, lengths = self._evaluator.play(
+            self.policy, self.act, self.collector.normaliser,
+            self.blank(2 * self._evaluator.lanes),
+        )  # fmt: skip
         return evaluation(returns, lengths, self.factory.threshold)
 
     def state(self) -> dict[str, Any]:
@@ -93,6 +103,7 @@ class PolicyGradient(Problem):
             "collector": self.collector.capture(),
             "noise": generator_states(self.noise),
             "shuffle": self.shuffle.state(),
+            "memory": None if self.memory is None else torch.from_numpy(self.memory.copy()),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -100,6 +111,8 @@ class PolicyGradient(Problem):
         self.collector.restore(state["collector"])
         load_generator_states(self.noise, state["noise"])
         self.shuffle.load_state(state["shuffle"])
+        if self.memory is not None:
+            self.memory[:] = state["memory"].numpy() * self.factory.exact  # or episodes begin anew
 
     def tensors(self, index: int) -> dict[str, Tensor]:
         """{tensor: [M, *shape]} of the player that holds the policy (0) or the value (1)."""
@@ -116,8 +129,29 @@ class PolicyGradient(Problem):
         value = self._forward(self.value, self.tensors(1), x)
         return np.moveaxis(value.squeeze(-1).cpu().numpy(), 0, 1)
 
+    def remember(self, rollout: Rollout) -> tuple[np.ndarray, np.ndarray]:
+        """As ``values``, with a memory, which moves on; and the batch's observations.
+
+        The memory at the start of the next rollout is what this forward leaves, as the actor's
+        is what acting leaves, each with the parameters of then.
+
+        Returns:
+            V [T + 1, M, E], and the rollout's sequences [M, E, P].
+        """
+        value = self.value
+        assert isinstance(value, Recurrent)
+        assert rollout.memory is not None
+        assert self.memory is not None
+        start, last = [rollout.memory, self.memory], rollout.valid[-1][..., None]
+        rows = pack(rollout.observation, np.concatenate([rollout.valid, last[None, ..., 0]]), start)
+        states = self._forward(value.memories, self.tensors(1), self.tensor(rows))
+        values = self._forward(value.head, self.tensors(1), states)
+        self.memory = states[:, :, -2].cpu().numpy() * last
+        result = np.moveaxis(values.squeeze(-1).cpu().numpy(), 2, 0)
+        return result, pack(rollout.observation[:-1], rollout.valid, start)
+
     def statistics(self, observation: Tensor) -> Statistics:
-        """The policy's statistics of observations [M, B, D], each [M, B, ...]."""
+        """The policy's statistics of a batch's observations, each [M, B, ...]."""
         result: Statistics = self._forward(self.policy, self.tensors(0), observation)
         return result
 
@@ -127,26 +161,30 @@ class PolicyGradient(Problem):
         ``log_prob`` comes from one forward after the rollout, so that the first ratio is 1;
         ``old`` adds the acting policy's statistics.
         """
-        values = self.values(rollout.observation)
+        if self.memory is None:
+            values, seen = self.values(rollout.observation), self.rows(rollout.observation[:-1])
+        else:
+            values, sequences = self.remember(rollout)
+            seen = self.tensor(sequences)
         advantage = advantages(rollout, values, self.algorithm.gamma, self.algorithm.gae_lambda)
         arrays = {
-            "observation": rollout.observation[:-1],
             "action": rollout.action,
             "advantage": advantage,
             "target": advantage + values[:-1],
             "value": values[:-1],
             "weight": rollout.valid.astype(np.float32),
         }
-        batch = {name: self.rows(array) for name, array in arrays.items()}
-        statistics = self.statistics(batch["observation"])
+        batch = {"observation": seen} | {name: self.rows(a) for name, a in arrays.items()}
+        statistics = self.statistics(seen)
         batch["log_prob"] = self.policy.log_prob(statistics, batch["action"])
         if old:
             batch |= {OLD + name: value for name, value in statistics.items()}
         return batch
 
     def rows(self, array: np.ndarray) -> Tensor:
-        """[T, M, E, ...] as one row a step [M, T E, ...]."""
-        return self.tensor(np.moveaxis(array, 1, 0)).flatten(1, 2)
+        """[T, M, E, ...] as one row a step [M, T E, ...], or [M, E T, ...] with a memory."""
+        by_member = np.moveaxis(array, 1, 0) if self.memory is None else np.moveaxis(array, 0, 2)
+        return self.tensor(by_member).flatten(1, 2)
 
     def moves(self, batch: Batch, active: Tensor | None = None) -> Round:
         """Every player's move on one batch, all gradients at the same point."""
@@ -155,13 +193,20 @@ class PolicyGradient(Problem):
     def minibatches(self, batch: Batch) -> Iterator[Batch]:
         """One epoch of a rollout's rows, as the algorithm's config has it."""
         config = self.algorithm
-        return minibatches(batch, self.shuffle, config.batch_size,
+        return minibatches(batch, self.shuffle, config.batch_size, length=self.length,
                            normalized=config.normalize_advantage)  # fmt: skip
 
     def tensor(self, array: np.ndarray) -> Tensor:
         """An array on the run's device; floats in the run's dtype."""
         result = torch.from_numpy(np.ascontiguousarray(array)).to(self.context.device)
         return result.to(self.context.dtype) if result.is_floating_point() else result
+
+    def blank(self, num_envs: int) -> np.ndarray | None:
+        """What a recurrent network remembers of nothing [M, E, H]; None without one."""
+        if self.config.memory is None:
+            return None
+        shape = (self.context.members, num_envs, self.config.memory)
+        return torch.zeros(shape, dtype=self.context.dtype).numpy()
 
     def full(self, value: float) -> Tensor:
         """[M] of one value, for numbers that a batch carries."""
@@ -183,6 +228,17 @@ class PolicyGradient(Problem):
             "advantage/std": deviation,
         }
 
+    def _normaliser(self) -> Normaliser | None:
+        """As the config has it; None where nothing is normalised."""
+        config = self.config
+        if not (config.normalize_observations or config.normalize_rewards):
+            return None
+        return Normaliser(
+            self.context.members, config.num_envs, self.factory.observation_size,
+            self.algorithm.gamma, config.normalize_observations, config.normalize_rewards,
+            config.clip_observations, config.clip_rewards,
+        )  # fmt: skip
+
     def _forward(self, network: Any, tensors: dict[str, Tensor], x: Tensor) -> Any:
         """A network over all members without a graph; a plain call where there is one."""
         with torch.no_grad():
@@ -203,7 +259,8 @@ class PolicyGradient(Problem):
             def initialise(k: int, own: Any = own, name: str = name) -> dict[str, Tensor]:
                 tensors: dict[str, Tensor] = {}
                 for network in own:  # a shared trunk is the policy's
-                    tensors = {**network.init(context.seeds[k], name), **tensors}
+                    fresh = network.init(context.seeds[k], name)
+                    tensors |= {key: fresh[key] for key in fresh if key not in tensors}
                 return tensors
 
             parameters = Parameters.build(
@@ -211,46 +268,6 @@ class PolicyGradient(Problem):
             )
             made[name] = Player(name, parameters, partial(as_module, own))
         return made
-
-
-def as_module(networks: list[Any]) -> nn.Module:
-    """One network's module, or a ``ModuleDict`` of policy and value (and a shared trunk)."""
-    if len(networks) == 1:
-        module: nn.Module = networks[0].module()
-        return module
-    policy, value = networks
-    parts = {"policy": policy.module(), "value": value.module()}
-    if value.trunk is not None:
-        last = len(value.sizes) - 2
-        parts["trunk"] = parts["policy"][: 2 * last]
-        for name in ("policy", "value"):
-            head = nn.ModuleDict({str(2 * last): parts[name][2 * last]})
-            spread = getattr(parts[name], "log_std", None)
-            if spread is not None:
-                head.register_parameter("log_std", spread)
-            parts[name] = head
-    return nn.ModuleDict(parts)
-
-
-def make_policy(network: MLP, space: ActionSpace, config: RLConfig) -> Policy:
-    """The policy for an action space.
-
-    Raises:
-        ConfigError: options of continuous actions where actions are discrete, or a squashed
-            policy without bounds.
-    """
-    if space.kind != BOX:
-        for key in ("squash", "gsde"):
-            if getattr(config, key):
-                raise ConfigError(f"problem.{key}=true: needs continuous actions ({config.env})")
-        return Categorical(network, space.choices, single=space.kind == DISCRETE)
-    if config.gsde:
-        return StateDependent(network, config.log_std, config.gsde_steps)
-    if not config.squash:
-        return Gaussian(network, config.log_std)
-    if not np.isfinite([space.low, space.high]).all():
-        raise ConfigError(f"problem.squash=true: the actions of {config.env} have no bounds")
-    return Gaussian(network, config.log_std, (space.low, space.high))
 
 
 def build(config: RLConfig, algorithm: Any) -> Problem:

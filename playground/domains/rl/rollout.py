@@ -5,10 +5,14 @@ Shape legend: T vector steps, M members, E environments of a member, D observati
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
+import torch
 
 from playground.domains.rl.environments import Environments
+from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.policies import Actor, Noise
 from playground.domains.rl.spaces import ActionSpace
 
@@ -23,6 +27,7 @@ class Rollout:
         reward: [T, M, E], scaled where rewards are normalised.
         terminated, truncated: bool [T, M, E].
         valid: bool [T, M, E], False on reset rows and where an environment rests.
+        memory: of a recurrent policy before the first step [M, E, H].
     """
 
     observation: np.ndarray
@@ -31,6 +36,7 @@ class Rollout:
     terminated: np.ndarray
     truncated: np.ndarray
     valid: np.ndarray
+    memory: np.ndarray | None = None
 
     @property
     def done(self) -> np.ndarray:
@@ -46,8 +52,10 @@ class Collector:
     Attributes:
         space: how actions are stored.
         to_environment: from stored actions [V, *shape] to what the environments get.
-        returns: running return of every environment's episode [M, E].
-        recent: returns of each member's last 100 training episodes.
+        normaliser: of what the policy sees and learns from; None leaves both as they are.
+        memory: of a recurrent policy [M, E, H]; 0 at the first observation of an episode.
+        returns: running raw return of every environment's episode [M, E].
+        recent: raw returns of each member's last 100 training episodes.
     """
 
     environments: Environments
@@ -55,6 +63,8 @@ class Collector:
     num_envs: int
     space: ActionSpace
     to_environment: Callable[[np.ndarray], np.ndarray]
+    normaliser: Normaliser | None = None
+    memory: np.ndarray | None = None
     observation: np.ndarray = field(init=False)
     ended: np.ndarray = field(init=False)
     returns: np.ndarray = field(init=False)
@@ -68,9 +78,14 @@ class Collector:
         """Start new episodes everywhere, ``episodes`` in each environment or any number."""
         count = self.members * self.num_envs
         quota = None if episodes is None else np.full(count, episodes)
-        self.observation = self._shape(self.environments.begin(quota))
+        observation = self._shape(self.environments.begin(quota))
         self.ended = np.zeros((self.members, self.num_envs), np.bool_)
+        if self.normaliser is not None:
+            observation = self.normaliser.observe(observation, ~self.ended)
+        self.observation = observation
         self.returns = np.zeros((self.members, self.num_envs))
+        if self.memory is not None:
+            self.memory[:] = 0
 
     def collect(self, act: Actor, noise: Noise, *, until_done: bool = False) -> Rollout:
         """Step T times, T the length of the noise, or until every first episode has ended.
@@ -90,16 +105,24 @@ class Collector:
         valid = np.empty((steps, *shape), np.bool_)
         over = np.zeros(shape, np.bool_)
         observation[0] = self.observation
-        advance = self.environments.advance
+        advance, normaliser = self.environments.advance, self.normaliser
+        memory, start = self.memory, None
+        if memory is not None:
+            act, start = partial(act, memory=memory), memory.copy()
         for t in range(steps):
             np.logical_not(self.ended | over, out=valid[t])
             action[t] = act(observation[t], noise[t])
+            if memory is not None:
+                memory *= valid[t][..., None]  # a reset row sees the end of the last episode
             stored = action[t].reshape(-1, *self.space.shape)
             seen, r, term, trunc = advance(self.to_environment(stored))
-            observation[t + 1] = seen.reshape(*shape, size)
+            seen = seen.reshape(*shape, size)
             reward[t], terminated[t] = r.reshape(shape), term.reshape(shape)
             truncated[t] = trunc.reshape(shape)
             self.ended = terminated[t] | truncated[t]
+            if normaliser is not None:
+                seen = normaliser.observe(seen, ~(self.ended | over))
+            observation[t + 1] = seen
             if until_done:
                 over |= self.ended
                 if over.all():
@@ -108,9 +131,12 @@ class Collector:
         self.observation = observation[steps]
         rollout = Rollout(
             observation[: steps + 1], action[:steps], reward[:steps], terminated[:steps],
-            truncated[:steps], valid[:steps],
+            truncated[:steps], valid[:steps], start,
         )  # fmt: skip
         self._count(rollout)
+        if normaliser is not None:
+            for row, done, counts in zip(rollout.reward, rollout.done, rollout.valid, strict=True):
+                row[:] = normaliser.scale(row, done, counts)
         return rollout
 
     def train_return(self) -> np.ndarray:
@@ -130,21 +156,28 @@ class Collector:
     def _shape(self, observation: np.ndarray) -> np.ndarray:
         return observation.reshape(self.members, self.num_envs, -1)
 
-    def capture(self) -> dict[str, object]:
+    def capture(self) -> dict[str, Any]:
         """Environments, running returns and recent episodes."""
         return {
             "environments": self.environments.capture(),
             "ended": self.ended.tolist(),
             "returns": self.returns.tolist(),
             "recent": [list(r) for r in self.recent],
+            "normaliser": None if self.normaliser is None else self.normaliser.state(),
+            "memory": None if self.memory is None else torch.from_numpy(self.memory.copy()),
         }
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take back what ``capture`` gave."""
-        self.observation = self._shape(self.environments.restore(state["environments"]))  # type: ignore[arg-type]
+        self.observation = self._shape(self.environments.restore(state["environments"]))
+        if self.normaliser is not None:
+            self.normaliser.load_state(state["normaliser"])
+            self.observation = self.normaliser.apply(self.observation)
         self.ended = np.array(state["ended"], np.bool_)
         self.returns = np.array(state["returns"])
-        self.recent = [list(r) for r in state["recent"]]  # type: ignore[attr-defined]
+        self.recent = [list(r) for r in state["recent"]]
+        if self.memory is not None:
+            self.memory[:] = state["memory"].numpy()
 
 
 def advantages(rollout: Rollout, values: np.ndarray, gamma: float, gae_lambda: float) -> np.ndarray:

@@ -37,7 +37,9 @@ class TRPO(PolicyGradient):
         yield (Move("policy", self.surrogate, batch, divergence=self.divergence),)
         rows = {name: batch[name] for name in ("observation", "target", "weight")}
         for _ in range(self.algorithm.value_epochs):
-            for minibatch in minibatches(rows, self.shuffle, self.algorithm.batch_size):
+            for minibatch in minibatches(
+                rows, self.shuffle, self.algorithm.batch_size, length=self.length
+            ):
                 yield (Move("value", self.error, minibatch),)
         self.count(rollout)
         return metrics

@@ -54,11 +54,21 @@ class ObservationSpace:
 
 
 class Chunk:
-    """Environments of one kind, each told to step, to reset with a seed, or to rest."""
+    """Environments of one kind, each told to step, to reset with a seed, or to rest.
 
-    def __init__(self, make: Callable[[], Env], count: int, space: ObservationSpace) -> None:
+    Args:
+        make: makes an environment.
+        count: V.
+        space: of the observations.
+        renew: make a new environment for every episode, for those whose ``reset`` does not
+            forget everything.
+    """
+
+    def __init__(
+        self, make: Callable[[], Env], count: int, space: ObservationSpace, renew: bool = False
+    ) -> None:
+        self.make, self.space, self.renew = make, space, renew
         self.envs = [bare(make()) for _ in range(count)]
-        self.space = space
 
     def step(
         self, actions: np.ndarray, seeds: np.ndarray
@@ -79,21 +89,29 @@ class Chunk:
                 seen, reward[i], terminated[i], truncated[i], _ = env.step(chosen[i])
                 write(i, seen)
             elif seed != REST:
-                write(i, env.reset(seed=seed)[0])
+                write(i, self._reset(i, seed))
         return observation, reward, terminated, truncated
 
     def replay(self, seeds: np.ndarray, actions: Sequence[np.ndarray]) -> np.ndarray:
         """Play episodes again [V, D]: each from its seed with its actions; some rest."""
         observation = np.zeros((len(self.envs), self.space.size), np.float32)
         write = self.space.writer(observation)
-        for i, (env, seed) in enumerate(zip(self.envs, seeds.tolist(), strict=True)):
+        for i, seed in enumerate(seeds.tolist()):
             if seed == REST:
                 continue
-            seen = env.reset(seed=seed)[0]
+            seen = self._reset(i, seed)
+            env = self.envs[i]
             for action in actions[i].tolist() if actions[i].ndim == 1 else actions[i]:
                 seen = env.step(action)[0]
             write(i, seen)
         return observation
+
+    def _reset(self, i: int, seed: int) -> Any:
+        """The first observation of an episode."""
+        if self.renew:
+            self.envs[i].close()
+            self.envs[i] = bare(self.make())
+        return self.envs[i].reset(seed=seed)[0]
 
 
 def bare(env: Env) -> Env:

@@ -1,11 +1,25 @@
 """Mixtures and batches drawn ahead."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from playground.domains.gan.data import BLOCK, MOST, Ahead, Mixture, grid, ring
+from playground.config import compose
+from playground.domains.gan.data import (
+    BLOCK,
+    MOST,
+    Ahead,
+    Mixture,
+    Spiral,
+    grid,
+    line,
+    random_mixture,
+    ring,
+    source,
+)
 from playground.randomness import Streams
 
 CPU = torch.device("cpu")
@@ -36,6 +50,42 @@ def test_modes_are_sampled_equally_with_gaussian_noise(centres, sigma):
     assert stats.kstest(noise[:, 1], "norm").pvalue > 1e-3
     assert abs(np.corrcoef(noise.T)[0, 1]) < 4 / np.sqrt(20_000)
     assert stats.kstest((offset.numpy() / sigma) ** 2, "chi2", (2,)).pvalue > 1e-3
+
+
+def test_random_centres_are_apart_inside_the_square_and_of_their_seed():
+    centres = random_mixture(12, 3.0, 5)
+    assert centres.shape == (12, 2)
+    assert centres.abs().max() <= 3
+    assert torch.pdist(centres).min() > 0.8  # uniform ones come as near as .1
+    assert torch.equal(centres, random_mixture(12, 3.0, 5))
+    assert not torch.equal(centres, random_mixture(12, 3.0, 6))
+
+
+def test_the_line_has_berards_modes():
+    assert line(2, 4.0).tolist() == [[-2.0], [2.0]]
+    assert line(3, 1.5).tolist() == [[-1.5], [0.0], [1.5]]
+
+
+def test_the_spiral_is_sklearns_swiss_roll_from_the_side():
+    """x = t cos t, z = t sin t with t = 1.5 pi (1 + 2 u), and noise of its own size."""
+    roll = Spiral(4.5 * math.pi, 0.0, torch.float64)
+    points = roll.draw(Streams((0,), "data", CPU), 5000)[0].numpy()
+    t = np.linalg.norm(points, axis=1)
+    assert points == pytest.approx(np.stack([t * np.cos(t), t * np.sin(t)], axis=1), abs=1e-9)
+    assert stats.kstest((t / math.pi - 1.5) / 3, "uniform").pvalue > 1e-3
+    noisy = Spiral(4.5 * math.pi, 0.7, torch.float64).draw(Streams((0,), "data", CPU), 5000)[0]
+    noise = (noisy.numpy() - points).ravel() / 0.7  # the same places: they are drawn first
+    assert stats.kstest(noise, "norm").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", ["ring", "grid", "random_mixture", "mixture_1d", "spiral",
+                                  "digits", "stacked_digits", "dirac"])  # fmt: skip
+def test_sources_have_the_dimension_that_networks_are_built_for(name):
+    config = compose([f"problem=gan/{name}"]).problem
+    made = source(config, CPU, torch.float32)
+    assert made.dimension == config.dimension
+    assert made.draw(Streams((0, 1), "data", CPU), 3, 4).shape == (2, 3, 4, config.dimension)
+    assert made.draw(Streams((0,), "data", CPU), 2).dtype == torch.float32
 
 
 def test_a_point_mass_is_a_mixture_without_noise():

@@ -8,10 +8,11 @@ import torch
 from scipy import stats
 
 from playground.domains.gan.data import Mixture, grid, ring
-from playground.domains.gan.metrics import PERFECT, count, score
+from playground.domains.gan.metrics import PERFECT as SHARES
+from playground.domains.gan.metrics import count, score
 from playground.randomness import Streams
 
-SIGMA = 0.02
+SIGMA, PERFECT = 0.02, SHARES[2]
 CENTRES = ring(8, 2.0)
 
 
@@ -102,3 +103,11 @@ def test_samples_that_are_not_numbers_are_of_no_quality():
     assert found["modes"].tolist() == [0]
     assert found["high_quality"].tolist() == [0]
     assert np.isfinite([value[0] for value in found.values()]).all()
+
+
+def test_a_perfect_sampler_of_a_line_is_scored_by_its_own_share():
+    found = SHARES[1]
+    assert found == pytest.approx(stats.chi2.cdf(9, 1), rel=1e-12)
+    counts = np.array([[500, 500]])
+    scores, _ = score(counts, 1000, found)
+    assert scores["reverse_kl/off_mode"][0] == pytest.approx(-math.log(found), rel=1e-9)

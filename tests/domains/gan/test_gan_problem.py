@@ -90,6 +90,16 @@ def test_no_batch_is_used_twice(game, rounds):
         (*SMALL, "members=2", "penalty.r1=1"),
         (*SMALL, "problem.discriminator_updates=3", "problem.first=generator"),
         (*SMALL, SIM, "problem.batch_size=1024", "problem.latent=40"),  # 3 batches a block
+        (
+            *SMALL,
+            "members=2",
+            "problem.spectral_norm=true",
+            "problem.instance_noise=0.3",
+            "loss=relativistic",
+            "penalty.gradient=1",
+            "penalty.dragan=1",
+            "problem.pack=2",
+        ),
         ("problem=gan/dirac", "members=2"),
     ],
 )
@@ -151,9 +161,9 @@ def test_metrics_are_of_the_named_generator_and_the_others_have_suffixes(game):
     raw = game(*near, "evaluate.generator=raw").iterate(5)
     ema = game(*near, "evaluate.generator=ema").iterate(5)
     first, second = raw.problem.evaluate(), ema.problem.evaluate()
-    assert set(first.metrics) == {
-        f"{name}{suffix}" for name in METRICS for suffix in ("", "/ema", "/average", "/perfect")
-    }
+    expected = {f"{n}{s}" for n in METRICS for s in ("", "/ema", "/average", "/perfect")}
+    distances = {f"{n}{s}" for n in ("sliced_wasserstein", "mmd") for s in ("", "/perfect")}
+    assert set(first.metrics) == expected | distances
     assert all(value.shape == (2,) for value in first.metrics.values())
     for name in METRICS:
         assert np.array_equal(first.metrics[name], second.metrics[f"{name}/raw"])
@@ -193,6 +203,13 @@ def test_arrays_show_samples_field_and_arrows(game):
         ("problem=gan/dirac problem.start=null", "must be a list of 2 numbers"),
         ("penalty.r1=-1", "penalty.r1=-1.0: must be at least 0"),
         ("penalty.r1=nan", "penalty.r1=nan: must be finite"),
+        ("penalty.center=-1", "penalty.center=-1.0: must be at least 0"),
+        ("problem.pack=3", "problem.pack=3: must divide problem.batch_size=256"),
+        ("problem=gan/dirac problem.pack=2 problem.batch_size=2", "has no meaning for gan/dirac"),
+        ("problem=gan/dirac problem.spectral_norm=true", "has no meaning for gan/dirac"),
+        ("problem.network=conv", "problem.network=conv: ring has no images"),
+        ("problem.data=moons", "problem.data=moons: allowed are ring, grid"),
+        ("problem.instance_noise=-1", "must be at least 0"),
         ("problem.ema_decay=1", "problem.ema_decay=1.0: must be less than 1"),
         ("loss=wrong", "loss=wrong"),
     ],

@@ -89,6 +89,13 @@ def test_extragradient_spirals_in_while_the_step_is_below_one(step):
     assert rate.numpy() == pytest.approx(math.sqrt(1 - step**2 + step**4), abs=1e-6)
 
 
+def test_matching_pennies_spirals_out_as_its_linearisation():
+    """Radius sqrt(1 + lr^2/16), 1.0308 at lr 1."""
+    points = trajectory(40, 1.0, function="matching_pennies", start=[1e-5, -2e-5]).norm(dim=2)
+    rate = (points[-1] / points[0]) ** (1 / 40)
+    assert rate.numpy() == pytest.approx(math.sqrt(1 + 1 / 16), abs=1e-6)
+
+
 @pytest.mark.parametrize("curvature", [0.1, 0.5])
 def test_curvature_damps_the_game(curvature):
     """Eigenvalues mu +- i sigma of the field: one step multiplies by |1 - lr (mu +- i sigma)|."""
