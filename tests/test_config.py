@@ -156,8 +156,11 @@ def test_every_problem_composes_builds_and_has_a_slot_for_each_player(problem):
     parts = assemble(config, None)
     assert parts.problem.name == problem
     assert set(parts.players) == set(optimizers(config))
-    for player in [] if problem.startswith("rl/") else config.problem.players():
-        source = yaml.safe_load((CONF / "problem" / f"{problem}.yaml").read_text())
+    group = (
+        f"problem/{problem}" if config.algorithm is None else f"algorithm/{config.algorithm.name}"
+    )
+    source = yaml.safe_load((CONF / f"{group}.yaml").read_text())
+    for player in parts.players:
         assert {f"/optimizer@_global_.players.{player}": None} in source["defaults"]
 
 
@@ -182,15 +185,15 @@ def test_every_algorithm_has_a_slot_for_each_player(overrides):
             compose(["problem=rl/cartpole", *overrides, f"optimizer@players.{other}=momentum"])
 
 
-GEOMETRIC = {"natural_gradient": "npg", "trust_region": "trpo"}
+REGIONS = {"natural_gradient": "npg", "trust_region": "trpo"}
 """Optimizers that want moves with a divergence, and the algorithm that has them."""
 
 
-@pytest.mark.parametrize("name", GEOMETRIC)
+@pytest.mark.parametrize("name", REGIONS)
 def test_optimizers_with_a_geometry_compose_and_build(name):
     from playground.run import assemble
 
-    for algorithm in GEOMETRIC.values():  # either optimizer in either algorithm
+    for algorithm in REGIONS.values():  # either optimizer in either algorithm
         config = compose(["problem=rl/cartpole", f"algorithm={algorithm}",
                           f"optimizer@players.policy={name}"])  # fmt: skip
         assert type(config.players["policy"]) is OPTIMIZERS[name]
@@ -199,7 +202,7 @@ def test_optimizers_with_a_geometry_compose_and_build(name):
         assert not made["value"].uses_geometry
 
 
-@pytest.mark.parametrize("name", [n for n in names("optimizer") if n not in ("torch", *GEOMETRIC)])
+@pytest.mark.parametrize("name", [n for n in names("optimizer") if n not in ("torch", *REGIONS)])
 def test_every_optimizer_composes_for_every_player_and_builds(name):
     from playground.run import assemble
 
@@ -252,8 +255,8 @@ def test_every_option_has_a_schema_and_every_schema_an_option():
 @pytest.mark.parametrize("name", [n for n in OPTIMIZERS if n != "torch"])
 def test_an_optimizers_yaml_and_schema_agree(name):
     """Where a problem tunes nothing, a value is the schema's; the learning rate may be ours."""
-    if name in GEOMETRIC:
-        keys = ["problem=rl/gridworld", f"algorithm={GEOMETRIC[name]}"]
+    if name in REGIONS:
+        keys = ["problem=rl/gridworld", f"algorithm={REGIONS[name]}"]
         config = compose(keys).players["policy"]
     else:
         config = compose(["problem=landscape/beale", f"optimizer={name}"]).optimizer
