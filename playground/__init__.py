@@ -13,24 +13,34 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from playground.estimates import gradient_estimates
     from playground.game import Context, Evaluation, Move, Player, Problem
+    from playground.games import Game
+    from playground.probes.passes import Pass, Reading
     from playground.probes.probe import Probe
     from playground.record.reader import load
     from playground.run import run
+    from playground.slices import landscape
 
 _HOMES = {
     "run": "playground.run",
+    "gradient_estimates": "playground.estimates",
+    "landscape": "playground.slices",
     "load": "playground.record.reader",
     "Context": "playground.game",
     "Evaluation": "playground.game",
+    "Game": "playground.games",
     "Move": "playground.game",
+    "Pass": "playground.probes.passes",
     "Player": "playground.game",
     "Probe": "playground.probes.probe",
     "Problem": "playground.game",
+    "Reading": "playground.probes.passes",
 }
 
 __all__ = [
-    "Context", "Evaluation", "Move", "Player", "Probe", "Problem", "__version__", "load", "run",
+    "Context", "Evaluation", "Game", "Move", "Pass", "Player", "Probe", "Problem", "Reading",
+    "__version__", "gradient_estimates", "landscape", "load", "run",
 ]  # fmt: skip
 
 

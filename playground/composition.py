@@ -51,11 +51,12 @@ def register_own() -> None:
     from hydra.core.config_store import ConfigStore
 
     from playground.config import DOMAINS, Config, domain_of
-    from playground.optim.config import OPTIMIZERS, StepperConfig
+    from playground.optim.config import OPTIMIZERS
+    from playground.optim.stepper_config import STEPPERS
     from playground.probes.config import ProbesConfig
 
     store = ConfigStore.instance()
-    schemas: dict[str, type] = {**OPTIMIZERS, "stepper": StepperConfig, "probes": ProbesConfig}
+    schemas: dict[str, type] = {**OPTIMIZERS, **STEPPERS, "probes": ProbesConfig}
     schemas["custom"] = outside.CustomConfig
     for domain in DOMAINS:
         module = domain_of(domain)

@@ -21,12 +21,12 @@ from playground import outside
 from playground.explain import reason, unknown, unknown_field
 from playground.optim.config import (
     OPTIMIZERS,
-    STEPPERS,
+    NaturalGradient,
     OptimizerConfig,
-    StepperConfig,
     variable_fields,
 )
 from playground.optim.config import validate as validate_optimizer
+from playground.optim.stepper_config import STEPPERS, StepperConfig
 from playground.outside import SAFE_NAME, SAFE_WORDS, CustomConfig
 from playground.probes.config import ProbesConfig
 from playground.schema import ConfigError, check, check_value, choice, number, text
@@ -76,6 +76,7 @@ class Config:
     probes: Any = None
     seed: int = number(0, minimum=0, maximum=2**53, doc="of member 0; member k has seed + k")
     members: int = number(1, minimum=1, maximum=100_000, doc="independent replicas in one run")
+    frozen: list[str] = text([], "players that do not train")
     vary: dict[str, Any] = dataclasses.field(default_factory=dict)
     budget: BudgetConfig = dataclasses.field(default_factory=BudgetConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
@@ -150,7 +151,8 @@ def from_dict(data: Mapping[str, Any]) -> Config:
         for name, value in (nodes.get("players") or {}).items()
         if value is not None
     }
-    parts = {"stepper": StepperConfig, "probes": ProbesConfig, "budget": BudgetConfig,
+    nodes["stepper"] = _stepper(nodes.get("stepper") or {"name": "direct"})
+    parts = {"probes": ProbesConfig, "budget": BudgetConfig,
              "evaluate": EvaluateConfig, "checkpoint": CheckpointConfig}  # fmt: skip
     for key, part in parts.items():
         nodes[key] = _structured(part, nodes.get(key) or {}, key)
@@ -194,12 +196,15 @@ def _structured(cls: type, data: Any, path: str) -> Any:
     try:
         base = OmegaConf.structured(cls)
         for field in dataclasses.fields(cls):
-            if isinstance(data.get(field.name), dict):
+            plain = not dataclasses.is_dataclass(field.type)
+            if plain and isinstance(data.get(field.name), dict):
                 base[field.name] = {}  # given dictionaries replace, they do not add
         return OmegaConf.to_object(OmegaConf.merge(base, dict(data)))
     except OmegaConfBaseException as error:
         key = ".".join(part for part in (path, error.full_key) if part)
-        value = data.get(str(error.full_key), "")
+        value: Any = data
+        for name in str(error.full_key).split("."):
+            value = value.get(name, "") if isinstance(value, Mapping) else ""
         raise ConfigError(unknown_field(error, key) or f"{key}={value}: {reason(error)}") from error
 
 
@@ -241,6 +246,14 @@ def _optimizer(value: Any, path: str) -> OptimizerConfig:
     return result
 
 
+def _stepper(value: Any) -> StepperConfig:
+    name = value.get("name") if isinstance(value, Mapping) else value
+    if name not in STEPPERS:
+        raise ConfigError(unknown(f"stepper={name}", "unknown", str(name), STEPPERS))
+    result: StepperConfig = _structured(STEPPERS[name], value, "stepper")
+    return result
+
+
 def validate(config: Config) -> None:
     """Check ranges and everything that depends on two keys at once.
 
@@ -261,6 +274,8 @@ def validate(config: Config) -> None:
             )
         validate_optimizer(optimizer, f"players.{player}")
     validate_optimizer(config.optimizer, "optimizer")
+    for player in players or ():
+        _validate_geometry(config, player)
     _validate_budget(config)
     varied(config)
     if config.evaluate.generator is not None and not problem.name.startswith("gan/"):
@@ -273,12 +288,37 @@ def validate(config: Config) -> None:
     if config.compile and not getattr(config.algorithm, "compiles", True):
         name = config.algorithm.name
         raise ConfigError(f"compile=true: the batch shapes of {name} vary, so it cannot compile")
-    if config.stepper.name not in STEPPERS:
-        raise ConfigError(f"stepper={config.stepper.name}: allowed are {', '.join(STEPPERS)}")
+    _validate_stepper(config, players)
     if config.name is not None and not SAFE_NAME.fullmatch(config.name):
         raise ConfigError(f"name={config.name}: allowed are {SAFE_WORDS}")
     if config.run_dir is not None and ".." in Path(config.run_dir).parts:
         raise ConfigError(f"run_dir={config.run_dir}: climbs out with ..; give an absolute path")
+
+
+def _validate_geometry(config: Config, player: str) -> None:
+    """Trust regions need moves with a divergence."""
+    optimizer = config.player_optimizer(player)
+    allowed = getattr(config.algorithm, "trust_region", ())
+    if isinstance(optimizer, NaturalGradient) and player not in allowed:
+        own = player in config.players
+        key = f"optimizer@players.{player}" if own else "optimizer"
+        raise ConfigError(
+            f"{key}={optimizer.name}: the moves of player {player} have no divergence; only "
+            f"player policy of algorithm=npg|trpo has, as optimizer@players.policy={optimizer.name}"
+        )
+
+
+def _validate_stepper(config: Config, players: Sequence[str]) -> None:
+    """Whether the stepper is defined for the players that train, and for their optimizers."""
+    for player in config.frozen:
+        if players and player not in players:
+            raise ConfigError(unknown(f"frozen=[{player}]", "no such player", player, players))
+    free = [player for player in players if player not in config.frozen]
+    if players and not free:
+        raise ConfigError(f"frozen=[{','.join(config.frozen)}]: nobody is left to train")
+    used = {name: config.player_optimizer(name) for name in free} or {"": config.optimizer}
+    paths = {f"players.{n}" if n in config.players else "optimizer": o for n, o in used.items()}
+    config.stepper.validate(free, getattr(config.problem, "rounds", ""), paths)
 
 
 def _validate_budget(config: Config) -> None:

@@ -9,18 +9,27 @@ A non-finite gradient or update is never applied: the member freezes there, and 
 is kept so that its tensor can be named.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from playground.game import Move, Observation, Observer, Outcome, Outcomes, Player, Round
-from playground.gradients import Differentiator, Gradient
+from playground.game import (
+    Gradient,
+    Move,
+    Observation,
+    Observer,
+    Outcome,
+    Outcomes,
+    Player,
+    Round,
+)
+from playground.gradients import Differentiator, MoveGeometry
 from playground.optim.chain import Optimizer, Step
-from playground.optim.steppers import Stepper, direct
+from playground.optim.steppers import Direct, Stepper, placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +45,19 @@ class Failure:
 class Engine:
     """Plays rounds for a fixed set of players.
 
+    Args:
+        players: {name: player}.
+        optimizers: {name: its optimizer}.
+        stepper: how a round becomes gradients.
+        observers: see every update before it is applied.
+        before: see every round before anything happens, to make passes of their own.
+        held: players that do not train. Their gradients are taken and seen, they stay.
+        compiled: whether gradients are compiled.
+
     Attributes:
+        names: players that train.
         updates: {player: number of updates so far}; int64 [M] arrays.
-        gradient_evaluations: int64 [M], gradients taken of any player.
+        gradient_evaluations: int64 [M], gradients taken of any player, and passes of steppers.
         frozen: bool [M], members that met a non-finite value.
         failures: the first failure of each frozen member.
         progress: share of the budget used, set by the run for schedules.
@@ -49,15 +68,19 @@ class Engine:
         self,
         players: Mapping[str, Player],
         optimizers: Mapping[str, Optimizer],
-        stepper: Stepper = direct,
+        stepper: Stepper | None = None,
         observers: Sequence[Observer] = (),
         *,
+        before: Sequence[Callable[[Round], None]] = (),
+        held: Collection[str] = (),
         compiled: bool = False,
     ) -> None:
         self.players = dict(players)
         self.optimizers = dict(optimizers)
-        self.stepper = stepper
+        self.stepper = stepper or Direct()
         self.observers = tuple(observers)
+        self.before = tuple(before)
+        self.names = tuple(name for name in self.players if name not in held)
         self.differentiate = Differentiator(players, compiled=compiled)
         first = next(iter(self.players.values())).parameters.values
         self.members, self.device = first.shape[0], first.device
@@ -73,14 +96,21 @@ class Engine:
 
     def play(self, moves: Round) -> Outcomes:
         """Take all gradients at the same point, then apply all updates."""
-        gradients = self.stepper(moves, self.gradient, self._extrapolate)
+        for look in self.before:
+            look(moves)
+        free = tuple(move for move in moves if move.player in self.names)
+        stepped = iter(self.stepper(free, self) if free else ())
+        gradients = [next(stepped) if m.player in self.names else self.gradient(m) for m in moves]
+        outcomes = {}
         for move, gradient in zip(moves, gradients, strict=True):
-            self._apply(move, gradient.value)
+            trains = move.player in self.names
+            report = self._apply(move if trains else self._still(move), gradient.value)
+            outcomes[move.player] = Outcome(gradient.terms, gradient.diagnostics | report)
+        for name, values in (self.stepper.corrections(self) if free else {}).items():
+            here = self.players[name].parameters.values
+            here.copy_(torch.where(self.frozen[:, None], here, values))
         self.round_index += 1
-        return {
-            move.player: Outcome(gradient.terms, gradient.diagnostics)
-            for move, gradient in zip(moves, gradients, strict=True)
-        }
+        return outcomes
 
     def gradient(
         self, move: Move, at: Mapping[str, Tensor] | None = None, *, create_graph: bool = False
@@ -88,6 +118,27 @@ class Engine:
         """The gradient of a move's objective by its mover; see ``Differentiator``."""
         self.gradient_evaluations += 1
         return self.differentiate(move, at, create_graph=create_graph)
+
+    def ahead(self, move: Move, gradient: Gradient) -> Tensor:
+        """The mover's parameters after one optimizer step; its parameters stay as they are."""
+        parameters = self.players[move.player].parameters.values
+        norm = torch.linalg.vector_norm(gradient.value, dim=1)
+        bad = self._nonfinite(move, norm, gradient.value)
+        if bad is not None:  # named here: the gradient at the point ahead may be finite
+            self._freeze(move.player, bad, gradient.value, self._played[move.player] + 1)
+        return parameters + self._step(move, gradient.value, norm).update
+
+    def point(self, player: str) -> Tensor:
+        """A player's parameters [M, N]; not to be written to."""
+        return self.players[player].parameters.values
+
+    def learning_rate(self, player: str) -> float | Tensor:
+        """Of a player's next update; a float or [M, 1]."""
+        return self.optimizers[player].learning_rate(self.progress)
+
+    def count(self, evaluations: int) -> None:
+        """Count passes of a stepper's own, in gradient evaluations."""
+        self.gradient_evaluations += evaluations
 
     def settle(self) -> dict[int, Failure]:
         """Failures so far; the one place that waits for an accelerator, once an iteration."""
@@ -104,6 +155,7 @@ class Engine:
             "played": dict(self._played),
             "gradient_evaluations": self.gradient_evaluations.tolist(),
             "frozen": self.frozen.tolist(),
+            "stepper": self.stepper.state(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -114,22 +166,18 @@ class Engine:
         self._played = dict(state["played"])
         self.gradient_evaluations = np.array(state["gradient_evaluations"], np.int64)
         self.frozen = torch.tensor(state["frozen"], device=self.device)
+        self.stepper.load_state(placed(state.get("stepper", {}), self.device))
         self.failures = {
             member: Failure(member, "", -1, torch.empty(0))
             for member in self.frozen.nonzero().flatten().tolist()
         }
 
-    def _extrapolate(self, move: Move, gradient: Gradient) -> Tensor:
-        """The mover's parameters after one optimizer step; its parameters stay as they are."""
-        parameters = self.players[move.player].parameters.values
-        norm = torch.linalg.vector_norm(gradient.value, dim=1)
-        bad = self._nonfinite(move, norm, gradient.value)
-        if bad is not None:  # named here: the gradient at the point ahead may be finite
-            self._freeze(move.player, bad, gradient.value, self._played[move.player] + 1)
-        return parameters + self._step(move, gradient.value, norm).update
+    def _still(self, move: Move) -> Move:
+        """A move of a player that is held: no member is active."""
+        return replace(move, active=torch.zeros_like(self.frozen))
 
-    def _apply(self, move: Move, gradient: Tensor) -> None:
-        """Optimizer chain, finite check, observers, parameters += update."""
+    def _apply(self, move: Move, gradient: Tensor) -> dict[str, Tensor]:
+        """Optimizer chain, finite check, observers, parameters += update; the chain's report."""
         player = self.players[move.player]
         values = player.parameters.values
         self._played[move.player] += 1
@@ -154,14 +202,20 @@ class Engine:
             for observer in self.observers:
                 observer(observation)
         values.add_(update)
+        return step.report
 
     def _step(self, move: Move, gradient: Tensor, norm: Tensor) -> Step:
         """The optimizer's step; frozen members stay, as far as the host knows them."""
-        return self.optimizers[move.player].step(
+        optimizer = self.optimizers[move.player]
+        geometry = MoveGeometry(self.differentiate, move) if optimizer.uses_geometry else None
+        step = optimizer.step(
             gradient, self.players[move.player].parameters.values, norm=norm,
             progress=self.progress, active=move.active,
             frozen=self.frozen if self.failures and not self._remote else None,
+            geometry=geometry,
         )  # fmt: skip
+        self.gradient_evaluations += geometry.evaluations if geometry is not None else 0
+        return step
 
     def _mask(self, move: Move) -> Tensor | None:
         """Bool [M] of the members whose state advances, as far as the host knows it."""

@@ -21,6 +21,7 @@ from playground.game import (
     Problem,
     Round,
 )
+from playground.probes.passes import Pass
 from playground.probes.probe import Probe
 from playground.schema import ConfigError
 
@@ -40,7 +41,7 @@ class Extensions:
 
     problem: Problem | None = None
     objectives: Mapping[str, Wrap] = field(default_factory=dict)
-    probes: Sequence[Probe] = ()
+    probes: Sequence[Probe | Pass] = ()
 
     def __post_init__(self) -> None:
         if self.problem is not None and not isinstance(self.problem, Problem):
@@ -49,9 +50,13 @@ class Extensions:
             if not callable(wrap):
                 raise ConfigError(f"objectives[{player!r}]={wrap!r}: must be a function")
         for probe in self.probes:
-            if not isinstance(probe, Probe):
-                raise ConfigError(f"probes: {probe!r} must be a playground.Probe object")
+            if not isinstance(probe, Probe | Pass):
+                raise ConfigError(
+                    f"probes: {probe!r} must be a playground.Probe or playground.Pass object"
+                )
         names = [probe.name for probe in self.probes]
+        if "game" in names:
+            raise ConfigError("probes: game is the playground's own; choose another name")
         if len(set(names)) < len(names):
             raise ConfigError(f"probes: two have the same name ({', '.join(names)})")
 
@@ -83,7 +88,9 @@ class Wrapped(Problem):
     def __init__(self, problem: Problem, objectives: Mapping[str, Wrap]) -> None:
         self.problem, self.wraps = problem, dict(objectives)
         self.name = problem.name
+        self.epochs = problem.epochs
         self.main_metric, self.higher_is_better = problem.main_metric, problem.higher_is_better
+        self.rounds, self.dtype = problem.rounds, problem.dtype
         self._made: dict[tuple[str, Objective], Objective] = {}
 
     def setup(self, context: Context) -> dict[str, Player]:
@@ -125,6 +132,10 @@ class Wrapped(Problem):
     def load_state(self, state: dict[str, Any]) -> None:
         """The problem's own."""
         self.problem.load_state(state)
+
+    def adopt(self, state: dict[str, Any], member: int) -> None:
+        """The problem's own."""
+        self.problem.adopt(state, member)
 
     def _exchange(self, move: Move) -> Move:
         """A move with its player's new objective, the same function for the same one before."""

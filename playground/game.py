@@ -83,6 +83,15 @@ Outcomes = dict[str, Outcome]
 
 
 @dataclass(frozen=True, slots=True)
+class Gradient:
+    """A player's gradient [M, N] with the reduced terms and diagnostics, each [M]."""
+
+    value: Tensor
+    terms: Terms
+    diagnostics: Terms
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """What an observer sees of one update: plain values at the taps, before it is applied.
 
@@ -151,13 +160,21 @@ class Problem(ABC):
         name: what the user calls it, such as ``rl/cartpole``.
         main_metric: the metric shown in the progress line and used to pick the best
             snapshot; ``higher_is_better`` tells its direction.
+        epochs: rounds of an epoch and epochs of an iteration, where one passes over the same
+            data several times; (0, 0) elsewhere.
         counters: int64 [M] arrays of what the problem counts itself (``samples``,
             ``env_steps``); budgets may refer to them.
+        rounds: ``simultaneous`` or ``alternating`` where every iteration is so; steppers that
+            need every player in each round refuse the latter before any work.
+        dtype: of an object's parameters unless ``dtype=`` is given; None is float32.
     """
 
     name: str = "custom"
+    rounds: str = ""
+    dtype: str | None = None
     main_metric: str = "loss"
     higher_is_better: bool = False
+    epochs: tuple[int, int] = (0, 0)
     counters: dict[str, np.ndarray]
 
     @abstractmethod
@@ -185,6 +202,13 @@ class Problem(ABC):
 
     def load_state(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Take back what ``state`` gave."""
+
+    def adopt(self, state: dict[str, Any], member: int) -> None:  # noqa: B027
+        """Give every member what one member of a saved state learned besides parameters.
+
+        That is what the gradient depends on, such as the statistics of normalisers; streams,
+        environments and positions in the data stay. It serves measurements away from a run.
+        """
 
 
 def reduce_term(term: Tensor, share: Tensor | None) -> Tensor:

@@ -7,25 +7,15 @@ wants constant batch shapes.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from playground.game import Move, Objective, Player, Terms, reduce_term
+from playground.game import Gradient, Move, Objective, Player, Terms, reduce_term
 
 TINY = {dtype: torch.finfo(dtype).tiny for dtype in (torch.float32, torch.float64)}
-
-
-@dataclass(frozen=True, slots=True)
-class Gradient:
-    """A player's gradient [M, N] with the reduced terms and diagnostics, each [M]."""
-
-    value: Tensor
-    terms: Terms
-    diagnostics: Terms
 
 
 class Differentiator:
@@ -44,43 +34,55 @@ class Differentiator:
 
         Args:
             move: player, objective and batch.
-            at: {player: [M, N]} to evaluate elsewhere than at the current parameters.
+            at: {player: [M, N]} to evaluate elsewhere than at the current parameters. Where the
+                mover's point requires a gradient, the derivative by it is the total one: it
+                follows every other point that was computed from it (LOLA, unrolling).
             create_graph: keep the graph, so that the result is differentiable in every
-                player's parameters given in ``at`` (game Jacobian, consensus, unrolling).
+                player's parameters given in ``at`` (game Jacobian, consensus).
         """
         flats = {
             name: at[name] if at is not None and name in at else player.parameters.values
             for name, player in self.players.items()
         }
-        if self.compiled and not create_graph:
-            return self._compiled_gradient(move, flats)
         mover = flats[move.player]
-        if not (create_graph and mover.requires_grad):
+        through = mover.requires_grad  # somebody else's graph, which may be walked again
+        if self.compiled and not (create_graph or through):
+            return self._compiled_gradient(move, flats)
+        if not through:
             mover = mover.detach().requires_grad_()
         flats[move.player] = mover
-        total, terms, diagnostics = self._evaluate(move, flats)
+        totals, terms, diagnostics = self._evaluate(move, flats)
         (value,) = torch.autograd.grad(
-            total, mover, create_graph=create_graph, materialize_grads=True
-        )
+            totals.sum(), mover, create_graph=create_graph, retain_graph=create_graph or through,
+            materialize_grads=True,
+        )  # fmt: skip
         if not create_graph:
             terms = {name: term.detach() for name, term in terms.items()}
         return Gradient(value, terms, diagnostics)
 
+    def value(self, move: Move, at: Mapping[str, Tensor]) -> Tensor:
+        """The objective [M] where ``at`` {player: [M, N]} says, without a graph."""
+        flats = {
+            name: at.get(name, player.parameters.values) for name, player in self.players.items()
+        }
+        with torch.no_grad():
+            return self._evaluate(move, flats)[0]
+
     def _evaluate(self, move: Move, flats: dict[str, Tensor]) -> tuple[Tensor, Terms, Terms]:
-        """The objective summed over members, with reduced terms and diagnostics [M]."""
+        """The objective, reduced terms and diagnostics, each [M]."""
         if self.members == 1:
             views = {name: self._single(name, flat) for name, flat in flats.items()}
             batch = {name: value.squeeze(0) for name, value in move.batch.items()}
             total, (terms, diagnostics) = reduced(move.objective, views, batch)
             return (
-                total,
+                total.unsqueeze(0),
                 {name: term.unsqueeze(0) for name, term in terms.items()},
                 {name: value.unsqueeze(0) for name, value in diagnostics.items()},
             )
         stacked = {name: self._stacked(name, flat) for name, flat in flats.items()}
         batched = torch.func.vmap(lambda views, batch: reduced(move.objective, views, batch))
         totals, (terms, diagnostics) = batched(stacked, move.batch)
-        return totals.sum(), terms, diagnostics
+        return totals, terms, diagnostics
 
     def _single(self, name: str, flat: Tensor) -> dict[str, Tensor]:
         """Views [*shape] of the only member, made once where the values are the stored ones."""
@@ -112,6 +114,42 @@ class Differentiator:
         others = {name: flat for name, flat in flats.items() if name != move.player}
         value, (terms, diagnostics) = self._graphs[key](flats[move.player], others, move.batch)
         return Gradient(value, terms, diagnostics)
+
+
+class MoveGeometry:
+    """The neighbourhood of a move, for trust regions; see ``optim.transforms.Geometry``.
+
+    Attributes:
+        evaluations: gradient evaluations so far: one for the graph of the divergence's
+            gradient, one for every product.
+    """
+
+    def __init__(self, differentiate: Differentiator, move: Move) -> None:
+        if move.divergence is None:
+            raise ValueError(f"player {move.player}: its move has no divergence")
+        self._differentiate, self._move = differentiate, move
+        self._divergence = Move(move.player, move.divergence, move.batch)
+        values = differentiate.players[move.player].parameters.values
+        with torch.enable_grad():
+            self._at = values.detach().clone().requires_grad_()
+            self._slope = differentiate(
+                self._divergence, {move.player: self._at}, create_graph=True
+            ).value
+        self.evaluations = 1
+
+    def product(self, vector: Tensor) -> Tensor:
+        """The Hessian of the mean divergence, times v [M, N]."""
+        self.evaluations += 1
+        (result,) = torch.autograd.grad(
+            self._slope, self._at, vector, retain_graph=True, materialize_grads=True
+        )
+        return result
+
+    def evaluate(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective and mean divergence [M] at other parameters [M, N]."""
+        at = {self._move.player: parameters}
+        value = self._differentiate.value
+        return value(self._move, at), value(self._divergence, at)
 
 
 def reduced(

@@ -80,7 +80,8 @@ def _problem(config: Config) -> list[str]:
     own = (group for group in GROUPS if group not in OPTIONAL_GROUPS or group in problem.groups)
     lines += ["", "Groups", *_groups(own)]
     chosen = {"problem": problem, "algorithm": config.algorithm, "loss": config.loss,
-              "penalty": config.penalty, "optimizer": config.optimizer}  # fmt: skip
+              "penalty": config.penalty, "optimizer": config.optimizer,
+              "stepper": config.stepper}  # fmt: skip
     nodes = {**chosen, **{f"players.{name}": own for name, own in config.players.items()}}
     for group, node in nodes.items():
         body = rows(node, f"{group}.") if node is not None else []
@@ -128,11 +129,14 @@ def _root(config: Config) -> Iterator[Row]:
 
 def rows(node: Any, prefix: str) -> list[Row]:
     """Every key of a config dataclass with its value and what it is."""
-    return [
-        (prefix + field.name, _text(getattr(node, field.name)), _about(field))
-        for field in dataclasses.fields(node)
-        if field.name not in HIDDEN and field.name != "name"
-    ]
+    found = []
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            found += rows(value, f"{prefix}{field.name}.")
+        elif field.name not in HIDDEN and field.name != "name":
+            found.append((prefix + field.name, _text(value), _about(field)))
+    return found
 
 
 def table(body: Iterable[Row]) -> list[str]:

@@ -45,6 +45,8 @@ class MLP:
             of PPO, detail 2). Biases are zero except under ``torch``.
         output_gain: factor of the last layer's weights (orthogonal only).
         prefix: put before tensor names, as in ``policy.``.
+        trunk: put before the names of all layers but the last instead, where two networks
+            share them.
         bias: whether layers have biases.
     """
 
@@ -53,25 +55,30 @@ class MLP:
     initialisation: str = "torch"
     output_gain: float = 1.0
     prefix: str = ""
+    trunk: str | None = None
     bias: bool = True
     names: tuple[tuple[str, str], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        names = tuple(
-            (f"{self.prefix}{2 * i}.weight", f"{self.prefix}{2 * i}.bias")
-            for i in range(len(self.sizes) - 1)
-        )
+        last = len(self.sizes) - 2
+        hidden = self.prefix if self.trunk is None else self.trunk
+        owners = [*[hidden] * last, self.prefix]
+        names = tuple((f"{o}{2 * i}.weight", f"{o}{2 * i}.bias") for i, o in enumerate(owners))
         object.__setattr__(self, "names", names)
 
     def __call__(self, tensors: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Map x [..., D] to [..., K]."""
-        activation = ACTIVATIONS[self.activation][0]
+        return self.features(tensors, x)[1]
+
+    def features(self, tensors: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """The last hidden layer [..., L] (x itself without one) and the output [..., K]."""
+        activation, hidden = ACTIVATIONS[self.activation][0], x
         last = len(self.names) - 1
         for i, (weight, bias) in enumerate(self.names):
-            x = F.linear(x, tensors[weight], tensors[bias] if self.bias else None)
+            x = F.linear(hidden, tensors[weight], tensors[bias] if self.bias else None)
             if i < last:
-                x = activation(x)
-        return x
+                hidden = activation(x)
+        return hidden, x
 
     def init(self, seed: int, purpose: str) -> dict[str, Tensor]:
         """Initial tensors, drawn in float64 from the stream (seed, purpose + layer)."""
@@ -101,8 +108,8 @@ class MLP:
 
     def numpy_forward(
         self, tensors: Mapping[str, np.ndarray]
-    ) -> Callable[[np.ndarray], np.ndarray]:
-        """A forward pass in NumPy over arrays that share memory with the parameters.
+    ) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """``features`` in NumPy over arrays that share memory with the parameters.
 
         At the sizes of control problems it is several times faster than torch.
 
@@ -110,7 +117,7 @@ class MLP:
             tensors: {tensor: [M, *shape]}; read anew at every call.
 
         Returns:
-            A function from [M, B, D] to [M, B, K].
+            A function from [M, B, D] to [M, B, L] and [M, B, K].
         """
         activation = NUMPY_ACTIVATIONS[self.activation]
         layers = [
@@ -124,15 +131,15 @@ class MLP:
         if single:
             layers = [(w[0], b[0] if b is not None else None) for w, b in layers]
 
-        def forward(x: np.ndarray) -> np.ndarray:
-            out = x[0] if single else x
+        def forward(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            hidden = out = x[0] if single else x
             for i, (weight, bias) in enumerate(layers):
-                out = np.matmul(out, weight)
+                out = np.matmul(hidden, weight)
                 if bias is not None:
                     out += bias
                 if i < len(layers) - 1:
-                    out = activation(out)
-            return out[None] if single else out
+                    hidden = activation(out)
+            return (hidden[None], out[None]) if single else (hidden, out)
 
         return forward
 

@@ -37,6 +37,7 @@ class CustomConfig:
     tuned: dict[str, Any] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
     counted: list[str] = field(default_factory=list)
+    rounds: str = ""
 
     groups = ()
     dtype = "float32"
@@ -53,7 +54,9 @@ class CustomConfig:
     def validate(self) -> None:
         """Nothing to check."""
 
-    def describe(self, name: str, players: list[str], counters: list[str]) -> "CustomConfig":
+    def describe(
+        self, name: str, players: list[str], counters: list[str], rounds: str = ""
+    ) -> "CustomConfig":
         """This configuration with what the object says of itself.
 
         Raises:
@@ -67,7 +70,7 @@ class CustomConfig:
                 f"problem: the object is {full} with players {', '.join(players)}, the run is of "
                 f"{self.name} with players {', '.join(self.names)}"
             )
-        return dataclasses.replace(self, name=full, names=players, counted=counters)
+        return dataclasses.replace(self, name=full, names=players, counted=counters, rounds=rounds)
 
     def build(self, config: Any) -> Any:
         """There is nothing to build.

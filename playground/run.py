@@ -28,13 +28,16 @@ from playground.extend import Extensions, Wrap, Wrapped
 from playground.game import Context, Player, Problem
 from playground.optim.chain import Optimizer
 from playground.optim.config import OptimizerConfig, Torch
-from playground.optim.steppers import STEPPERS
 from playground.outside import CustomConfig
+from playground.probes.epochs import EpochGradients
+from playground.probes.game_probe import GameProbe
 from playground.probes.norms import Norms
+from playground.probes.passes import Pass, Passing
 from playground.probes.probe import Measuring, Probe
+from playground.probes.terms import TermGradients
 from playground.progress import Reporter
 from playground.provenance import manifest, now
-from playground.record.arrays import drop_after
+from playground.record.arrays import drop_after, save_array
 from playground.record.checkpoint import load_checkpoint
 from playground.record.directory import RecordError, RunDirectory, RunExists, RunLocked
 from playground.record.reader import Run, load
@@ -50,7 +53,7 @@ def run(
     *,
     objectives: Mapping[str, Wrap] | None = None,
     optimizers: Sequence[type[OptimizerConfig]] = (),
-    probes: Sequence[Probe] = (),
+    probes: Sequence[Probe | Pass] = (),
     quiet: bool = False,
 ) -> Run:
     """Run an experiment and return its record.
@@ -60,7 +63,7 @@ def run(
         problem: a problem of one's own, instead of ``problem=...``.
         objectives: {player: function from the problem's objective to the one trained}.
         optimizers: config dataclasses to choose from by name, besides the playground's own.
-        probes: called with every update; they fill the table ``measurements``.
+        probes: of updates or with passes of their own; they fill the table ``measurements``.
         quiet: print nothing.
 
     Raises:
@@ -148,11 +151,13 @@ def assemble(
     if objectives:
         problem = Wrapped(problem, objectives)
     replicas = members(config)
-    dtype = getattr(torch, config.dtype or config.problem.dtype)
+    dtype = getattr(torch, config.dtype or problem.dtype or config.problem.dtype)
     context = Context(tuple(m.seed for m in replicas), device, dtype)
     players = problem.setup(context)
     if own:
-        custom = config.problem.describe(problem.name, list(players), list(problem.counters))
+        custom = config.problem.describe(
+            problem.name, list(players), list(problem.counters), problem.rounds
+        )
         config = dataclasses.replace(config, problem=custom)
         validate(config)
     optimizers = {
@@ -172,7 +177,7 @@ def make_optimizer(
     """
     chosen, values = config.player_optimizer(player), varied_values(config, player, replicas, like)
     try:
-        return Optimizer(chosen, like, values)
+        return Optimizer(chosen, like, values, config.stepper.links())
     except ValueError as error:
         if not isinstance(chosen, Torch):
             raise
@@ -201,7 +206,7 @@ def drive(
     reporter: Reporter,
     *,
     resumed: bool = False,
-    probes: Sequence[Probe] = (),
+    probes: Sequence[Probe | Pass] = (),
 ) -> Run:
     """Hold the directory's lock, run the session, finish the record."""
     with directory.locked():
@@ -247,7 +252,7 @@ def build_session(
     directory: RunDirectory,
     recorder: Recorder,
     reporter: Reporter,
-    probes: Sequence[Probe] = (),
+    probes: Sequence[Probe | Pass] = (),
 ) -> Session:
     """Engine, probes and session of a run."""
     config = parts.config
@@ -258,20 +263,60 @@ def build_session(
             lambda columns, null: recorder.add("gradients", columns, null=null),
             config.probes.megabytes,
         )  # fmt: skip
+    own = [EpochGradients(*parts.problem.epochs)] if wants_epochs(parts) else []
     measuring = [
         Measuring(probe, lambda columns, null: recorder.add("measurements", columns, null=null))
-        for probe in probes
+        for probe in [*own, *probes]
+        if isinstance(probe, Probe)
     ]
     engine = Engine(
-        parts.players, parts.optimizers, STEPPERS[config.stepper.name],
-        [*([norms] if norms is not None else []), *measuring], compiled=config.compile,
+        parts.players, parts.optimizers, config.stepper.build(),
+        [*([norms] if norms is not None else []), *measuring], held=config.frozen,
+        compiled=config.compile,
     )  # fmt: skip
     session = Session(
         config, parts.members, parts.problem, parts.players, engine, norms, directory, recorder,
         reporter,
     )  # fmt: skip
-    session.measuring = measuring
+    session.measuring = [*measuring, *passes(parts, engine, directory, recorder, probes)]
     return session
+
+
+def wants_epochs(parts: Parts) -> bool:
+    """Whether a run measures how gradients turn between its epochs: where it has any."""
+    _, epochs = parts.problem.epochs
+    return epochs > 1 and parts.config.probes.name != "none"
+
+
+def passes(
+    parts: Parts,
+    engine: Engine,
+    directory: RunDirectory,
+    recorder: Recorder,
+    probes: Sequence[Probe | Pass] = (),
+) -> list[Passing]:
+    """Probes with passes of their own, hooked to the engine: the playground's, then those given."""
+    config = parts.config.probes
+    chosen = [probe for probe in probes if isinstance(probe, Pass)]
+    size = sum(player.parameters.layout.size for player in parts.players.values())
+    if config.game.wanted(config.name, len(parts.players), size):
+        game = config.game
+        chosen.insert(0, GameProbe(game.every, game.dense, game.vectors, game.steps))
+    if config.terms.wanted(config.name):
+        chosen.insert(0, TermGradients(config.terms.every or None))
+    result = []
+    for probe in chosen:
+        probe.begin([member.seed for member in parts.members], parts.device)
+        result.append(
+            Passing(
+                probe, parts.players, engine.differentiate,
+                lambda name: int(engine.updates[name].max()),
+                lambda columns, null: recorder.add("measurements", columns, null=null),
+                lambda name, iteration, array: save_array(directory, name, iteration, array),
+            )
+        )  # fmt: skip
+    engine.before = tuple(result)
+    return result
 
 
 def close(session: Session, directory: RunDirectory, status: str, reason: str) -> str:

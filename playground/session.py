@@ -20,6 +20,7 @@ from playground.engine import Engine, Failure
 from playground.game import Player, Problem
 from playground.metriclog import MetricLog, Stamp
 from playground.probes.norms import Norms
+from playground.probes.passes import Passing
 from playground.probes.probe import Measuring
 from playground.progress import Reporter
 from playground.record.arrays import save_array
@@ -55,10 +56,10 @@ class Session:
     Attributes:
         iteration: completed iterations.
         every: {"evaluate": n, "checkpoint": n}, fixed after the first iteration.
-        measuring: probes of one's own, set before the run.
+        measuring: probes besides tier 0, set before the run.
     """
 
-    measuring: Sequence[Measuring] = ()
+    measuring: Sequence[Measuring | Passing] = ()
 
     def __init__(
         self,
@@ -141,6 +142,8 @@ class Session:
             self.norms.iteration = self.iteration + 1
         for probe in self.measuring:
             probe.iteration = self.iteration + 1
+            if isinstance(probe, Passing):
+                probe.cadence = self.every["evaluate"] or 1
         rounds = self.problem.iteration(engine.progress)
         metrics: dict[str, np.ndarray] | None = None
         try:

@@ -1,11 +1,12 @@
 #!/usr/bin/env python
-"""Timings, interleaved in one process: scripts/benchmark.py rl|gan|probes|start [--pairs N].
+"""Timings, interleaved in one process: scripts/benchmark.py rl|gan|steppers|probes|start.
 
 Machines are shared and noisy, so both sides of a comparison take turns (A B A B ...) and the
 median of the pairwise ratios is quoted with its quartiles. One thread each.
 
   rl      PPO on CartPole with CleanRL's hyperparameters against Stable-Baselines3 (extra bench)
   gan     the ring GAN against a hand-written PyTorch loop with fused Adam
+  steppers  every game method on the ring GAN: gradient evaluations a second against direct's
   probes  every domain with tier 0 on against off
   start   seconds until help, an error, and the first update
 """
@@ -177,6 +178,33 @@ def gan(pairs: int, folder: Path, compiled: bool) -> None:
              interleave(sides, pairs), "plain PyTorch", "iterations/s")  # fmt: skip
 
 
+def steppers(pairs: int, folder: Path, compiled: bool) -> None:
+    """Game methods on the ring, in gradient evaluations a second: the bar is 1/1.3 of direct's."""
+    from playground.optim.stepper_config import STEPPERS
+
+    def side(overrides: Sequence[str], iterations: int) -> Work:
+        running = session(overrides, folder)
+        engine = running.engine  # type: ignore[attr-defined]
+
+        def work() -> float:
+            before = engine.gradient_evaluations[0]
+            for _ in range(iterations):
+                running.iterate()  # type: ignore[attr-defined]
+            return float(engine.gradient_evaluations[0] - before)
+
+        return work
+
+    for members in (1, 8):
+        base = ["problem=gan/ring", "problem.rounds=simultaneous", f"members={members}",
+                "optimizer=sgd", "optimizer.lr=1e-4", "budget.iterations=100000000"]  # fmt: skip
+        sides = {}
+        for name in STEPPERS:
+            work = {"direct": 20, "cgd": 1, "unrolled": 2}.get(name, 6)
+            sides[name] = side([*base, f"stepper={name}"], -(-work // members))
+        show(f"Game methods, ring GAN as shipped, {members} members", interleave(sides, pairs),
+             "direct", "evaluations/s")  # fmt: skip
+
+
 def probes(pairs: int, folder: Path, compiled: bool) -> None:
     """Tier 0 at its default cadence, and at every update, against none."""
     cases = {
@@ -242,7 +270,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kinds = {"rl": rl, "gan": gan, "probes": probes, "start": start}
+    kinds = {"rl": rl, "gan": gan, "steppers": steppers, "probes": probes, "start": start}
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--pairs", type=int, default=9, help="turns of every side (9)")
     parser.add_argument("--eager-only", action="store_true", help="rl, gan: do not compile")

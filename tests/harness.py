@@ -23,7 +23,7 @@ from playground.config import Config, compose
 from playground.engine import Engine
 from playground.game import Context, Evaluation, Move, Outcomes, Player, Problem, Round
 from playground.optim.chain import Optimizer
-from playground.optim.steppers import STEPPERS
+from playground.optim.stepper_config import STEPPERS, StepperConfig
 from playground.parameters import Layout, Parameters
 from playground.probes.norms import Norms
 from playground.randomness import Streams
@@ -161,8 +161,10 @@ class Loop:
         every = config.probes.every
         self.norms = Norms(every, config.seed, self._take) if every else None
         observers = (self.norms,) if self.norms is not None else ()
-        stepper = STEPPERS[config.stepper.name]
-        self.engine = Engine(self.players, self.parts.optimizers, stepper, observers)
+        self.engine = Engine(
+            self.players, self.parts.optimizers, config.stepper.build(), observers,
+            held=config.frozen,
+        )  # fmt: skip
 
     def _take(self, columns: dict[str, Any], null: dict[str, np.ndarray]) -> None:
         self.rows.append(columns)
@@ -222,12 +224,18 @@ def player(name: str, **tensors: Tensor) -> Player:
 
 
 def engine(
-    players: Sequence[Player], optimizer: Any, stepper: str = "direct", **options: Any
+    players: Sequence[Player],
+    optimizer: Any,
+    stepper: str | StepperConfig = "direct",
+    **options: Any,
 ) -> Engine:
     """An engine whose players all have the same optimizer settings."""
     named = {p.name: p for p in players}
-    optimizers = {n: Optimizer(optimizer, p.parameters.values) for n, p in named.items()}
-    return Engine(named, optimizers, STEPPERS[stepper], **options)
+    method = STEPPERS[stepper]() if isinstance(stepper, str) else stepper
+    optimizers = {
+        n: Optimizer(optimizer, p.parameters.values, links=method.links()) for n, p in named.items()
+    }
+    return Engine(named, optimizers, method.build(), **options)
 
 
 class Planted(Problem):

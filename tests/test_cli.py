@@ -53,6 +53,37 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
         ["optimizer@players.agent=adm"], ["optimizer@players.agent=adm", "did you mean adam"],
     ),
     "stepper": (["stepper=dirct"], ["stepper=dirct", "did you mean direct"]),
+    "stepper of a round": (
+        ["problem=gan/ring", "stepper=consensus"],
+        ["stepper=consensus", "problem.rounds=simultaneous, not alternating"],
+    ),
+    "stepper over an optimizer": (
+        ["problem=landscape/bilinear", "stepper=cgd", "optimizer@players.y=adam"],
+        ["stepper=cgd", "players.y must be sgd, not adam"],
+    ),
+    "stepper of two players": (
+        ["problem=landscape/beale", "optimizer=sgd", "stepper=cgd"],
+        ["stepper=cgd", "2 players that train, not 1 (x)"],
+    ),
+    "stepper's player": (
+        ["problem=landscape/bilinear", "stepper=unrolled"],
+        ["stepper.player=generator", "allowed are x, y"],
+    ),
+    "stepper's key": (
+        ["problem=landscape/bilinear", "stepper=sga", "stepper.gamma=1"],
+        ["stepper.gamma", "strength"],
+    ),
+    "stepper's number": (
+        ["problem=landscape/bilinear", "stepper=consensus", "stepper.gamma=-1"],
+        ["stepper.gamma=-1", "at least 0"],
+    ),
+    "frozen player": (
+        ["problem=gan/ring", "frozen=[discriminatr]"],
+        ["frozen=[discriminatr]", "did you mean discriminator"],
+    ),
+    "everybody frozen": (
+        ["problem=landscape/beale", "frozen=[x]"], ["frozen=[x]", "nobody is left to train"],
+    ),
     "probes": (["probes=ligt"], ["probes=ligt", "did you mean light"]),
     "experiment": (["experiment=mescheder"], ["experiment=mescheder", "unknown"]),
     "group": (["optimiser=adam"], ["optimiser=adam", "did you mean optimizer"]),

@@ -23,6 +23,7 @@ from playground.config import (
     to_dict,
 )
 from playground.optim.config import OPTIMIZERS, TORCH_CLASSES
+from playground.optim.stepper_config import STEPPERS
 from playground.probes.config import ProbesConfig
 from playground.schema import ConfigError
 
@@ -101,6 +102,7 @@ def test_a_null_player_inherits_and_others_do_not():
 def test_a_stepper_is_orthogonal_to_the_optimizer():
     config = compose(["problem=gan/ring", "stepper=extragradient", "optimizer=momentum"])
     assert config.stepper.name == "extragradient"
+    assert from_dict(to_dict(config)) == config
     assert config.optimizer.name == "momentum"
 
 
@@ -182,14 +184,25 @@ def test_every_torch_class_composes_and_builds(name):
 
 @pytest.mark.parametrize("group", ["stepper", "probes", "loss", "algorithm"])
 def test_every_option_of_a_group_composes(group):
-    problem = {"loss": "gan/ring", "algorithm": "rl/cartpole"}.get(group, "landscape/beale")
+    problems = {"loss": "gan/ring", "algorithm": "rl/cartpole", "stepper": "landscape/bilinear"}
     for name in names(group):
-        config = compose([f"problem={problem}", f"{group}={name}"])
+        more = ["stepper.player=x"] if name == "unrolled" else []
+        config = compose([f"problem={problems.get(group, 'landscape/beale')}",
+                          f"{group}={name}", *more])  # fmt: skip
         assert getattr(config, group).name == name
+
+
+def test_a_frozen_player_is_no_part_of_the_game():
+    """With one player held, competitive descent has no opponent."""
+    config = compose(["problem=gan/ring", "frozen=[discriminator]", "stepper=extragradient"])
+    assert config.frozen == ["discriminator"]
+    with pytest.raises(ConfigError, match="2 players that train, not 1"):
+        compose(["problem=landscape/bilinear", "frozen=[y]", "stepper=cgd"])
 
 
 def test_every_option_has_a_schema_and_every_schema_an_option():
     assert names("optimizer") == sorted(OPTIMIZERS)
+    assert names("stepper") == sorted(STEPPERS)
     for domain in DOMAINS:
         for group, options in domain_of(domain).GROUPS.items():
             if group != "penalty":

@@ -27,7 +27,9 @@ BLOCKS = {
 pytestmark = pytest.mark.usefixtures("without_figures")
 
 
-@pytest.mark.parametrize("name", ["stream.py", "spring.py", "lion.py", "predicted.py"])
+@pytest.mark.parametrize(
+    "name", ["cournot.py", "stream.py", "river.py", "spring.py", "lion.py", "predicted.py"]
+)
 def test_the_worked_example_runs(name, here):
     (here / name).write_text(BLOCKS[name])
     runpy.run_path(str(here / name), run_name="__main__")

@@ -11,12 +11,13 @@ import pytest
 import playground
 
 ROOT = Path(playground.__file__).parent
-LEAVES = {"schema", "randomness"}
+LEAVES = {"schema", "randomness", "products"}
 TYPES = {"game", "parameters", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {
     "schema": set(),
     "randomness": set(),
+    "products": set(),
     "parameters": set(),
     "game": {"parameters"},
     "nets": {"randomness"},

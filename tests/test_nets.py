@@ -86,6 +86,23 @@ def test_forward_is_the_module_s(activation, widths):
     module.load_state_dict({name[2:]: value for name, value in tensors.items()})
     x = torch.linspace(-2, 2, 20, dtype=torch.float64).view(4, 5)
     assert torch.equal(net(tensors, x), module(x))
+    features, out = net.features(tensors, x)
+    assert torch.equal(features, module[:-1](x))
+    assert torch.equal(out, module(x))
+
+
+def test_two_networks_share_a_trunk():
+    heads = [MLP((5, 7, 6, k), "tanh", "torch", prefix=f"{k}.", trunk="t.") for k in (2, 3)]
+    one, other = (net.init(0, "x") for net in heads)
+    shared = [f"t.{layer}.{kind}" for layer in (0, 2) for kind in ("weight", "bias")]
+    assert [*one] == [*shared, "2.4.weight", "2.4.bias"]
+    assert [*other] == [*shared, "3.4.weight", "3.4.bias"]
+    x = torch.linspace(-2, 2, 20, dtype=torch.float64).view(4, 5)
+    module = heads[1].module().double()
+    module.load_state_dict({name[2:]: value for name, value in (other | one).items()
+                            if not name.startswith("2.")})  # fmt: skip
+    assert torch.equal(heads[1](one | other, x), heads[1](other | one, x))
+    assert torch.equal(heads[1](other | one, x), module(x))
 
 
 @pytest.mark.parametrize("members", [1, 3])
@@ -99,12 +116,14 @@ def test_numpy_forward_is_the_module_s(activation, bias, members):
     x = np.linspace(-2, 2, members * 20).reshape(members, 4, 5)
     for round_ in range(2):
         kept = x.copy()
-        out = forward(x)
+        features, out = forward(x)
         assert np.array_equal(x, kept)
         for k in range(members):
             module = net.module().double()
             module.load_state_dict({n: torch.tensor(v[k]) for n, v in stacked.items()})
-            expected = module(torch.tensor(x[k])).detach().numpy()
+            hidden = module[:-1](torch.tensor(x[k])).detach()
+            assert np.allclose(features[k], hidden.numpy(), rtol=0, atol=1e-14), round_
+            expected = module[-1](hidden).detach().numpy()
             assert np.allclose(out[k], expected, rtol=0, atol=1e-14), round_
         for value in stacked.values():
             value *= 0.5  # the parameters are read anew

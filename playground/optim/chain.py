@@ -4,8 +4,8 @@ Two paths: all members step, which is the fast one, or some do. In the latter al
 computed and the state of the others is put back, so that no transform knows about masks.
 """
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -21,15 +21,18 @@ from playground.optim.config import (
     AdamW,
     AMSGrad,
     Momentum,
+    NaturalGradient,
     Nesterov,
     OptimizerConfig,
     RMSprop,
     Torch,
+    TrustRegion,
     variable_fields,
 )
 from playground.optim.schedules import factor
 from playground.optim.torch_adapter import TorchOptimizer
-from playground.optim.transforms import At, Hyper, State, Transform
+from playground.optim.transforms import At, Geometry, Hyper, State, Transform
+from playground.optim.trust_region import NaturalGradient as NaturalStep
 
 NOTHING_VARIES: Mapping[str, Tensor] = MappingProxyType({})
 
@@ -43,12 +46,14 @@ class Step:
         clipped: [M, N], the gradient after clipping; None when the chain does not clip.
         clip_coefficient: [M], the factor of clipping by norm; None without it.
         learning_rate: scheduled; a float or [M, 1].
+        report: {name: [M]}, what a trust region did.
     """
 
     update: Tensor
     clipped: Tensor | None
     clip_coefficient: Tensor | None
     learning_rate: float | Tensor
+    report: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Optimizer:
@@ -59,9 +64,11 @@ class Optimizer:
         like: [M, N], the player's parameters.
         values: {field: [M]}, hyperparameters that differ between members, in place of the
             config's.
+        links: transforms of the stepper's, between the direction and the learning rate.
 
     Attributes:
         uses_norm: whether ``step`` can use the L2 norm of the raw gradient.
+        uses_geometry: whether ``step`` needs the move's geometry.
 
     Raises:
         ValueError: a field of ``values`` cannot vary or is not [M].
@@ -74,10 +81,11 @@ class Optimizer:
         config: OptimizerConfig,
         like: Tensor,
         values: Mapping[str, Tensor] = NOTHING_VARIES,
+        links: Sequence[Transform] = (),
     ) -> None:
         hyper = _reader(config, like, values)
         clips = _clips(config, hyper, values)
-        self._links: list[Transform] = [*clips, *_directions(config, hyper)]
+        self._links: list[Transform] = [*clips, *_directions(config, hyper), *links]
         self._states: list[State] = [link.init(like) for link in self._links]
         self._num_clips = len(clips)
         last = clips[-1] if clips else None
@@ -96,6 +104,8 @@ class Optimizer:
         self._device = like.device
         self._dtype = like.dtype
         self._count: int | Tensor = 0
+        self._natural = next((k for k in self._links if isinstance(k, NaturalStep)), None)
+        self.uses_geometry = self._natural is not None
         self.uses_norm = self._norm_clip is not None and len(clips) == 1
 
     def step(
@@ -107,6 +117,7 @@ class Optimizer:
         progress: float = 0.0,
         active: Tensor | None = None,
         frozen: Tensor | None = None,
+        geometry: Geometry | None = None,
     ) -> Step:
         """Turn a gradient into an update and advance the state.
 
@@ -118,10 +129,12 @@ class Optimizer:
             active: bool [M]; the state and count of other members stay, their update is 0.
             frozen: bool [M], members that never step again: their state stays and their update
                 is 0, but the count goes on, so that the others do bitwise what they would alone.
+            geometry: of the move, where ``uses_geometry``.
 
         Returns:
             The update and what probes want to know about it.
         """
+        self._geometry = geometry
         with torch.no_grad():
             before = None if frozen is None else [_clone(state) for state in self._states]
             if active is None:
@@ -146,8 +159,8 @@ class Optimizer:
     ) -> Step:
         """The chain on every member."""
         self._count = self._count + 1
-        rate = self._lr if self._constant else self._scheduled(progress)
-        at = At(self._count, parameters, rate, norm)
+        rate = self._lr if self._constant else self._scheduled(progress, self._count)
+        at = At(self._count, parameters, rate, norm, self._geometry)
         value, clipped = gradient, None
         for index, (link, state) in enumerate(zip(self._links, self._states, strict=True)):
             value = link(value, state, at)
@@ -158,7 +171,8 @@ class Optimizer:
         if self._project is not None:
             value = self._project(value, {}, at)
         coefficient = None if self._norm_clip is None else self._norm_clip.coefficient
-        return Step(value, clipped, coefficient, rate)
+        report = {} if self._natural is None else self._natural.report
+        return Step(value, clipped, coefficient, rate, report)
 
     def _step_some(
         self,
@@ -189,9 +203,13 @@ class Optimizer:
         step.update = step.update.masked_fill(~mask, 0.0)
         return step
 
-    def _scheduled(self, progress: float) -> float | Tensor:
-        """The learning rate of this update."""
-        return self._lr * factor(self._schedule, self._final, self._warmup, progress, self._count)
+    def learning_rate(self, progress: float) -> float | Tensor:
+        """The scheduled learning rate of the next update; a float or [M, 1]."""
+        return self._lr if self._constant else self._scheduled(progress, self._count + 1)
+
+    def _scheduled(self, progress: float, count: int | Tensor) -> float | Tensor:
+        """The learning rate of an update."""
+        return self._lr * factor(self._schedule, self._final, self._warmup, progress, count)
 
     def momentum(self) -> Tensor | None:
         """The running mean of gradients [M, N] that the chain keeps, None where it keeps none."""
@@ -297,4 +315,9 @@ def _core(config: OptimizerConfig, hyper: Callable[[str], Hyper]) -> list[Transf
         case AdamFamily():
             beta1, beta2, eps = hyper("beta1"), hyper("beta2"), hyper("eps")
             return [Adam(beta1, beta2, eps, amsgrad=isinstance(config, AMSGrad))]
+        case NaturalGradient():
+            step = NaturalStep(hyper("radius"), hyper("damping"), config.iterations)
+            if isinstance(config, TrustRegion):
+                step.search(config.backtracks, hyper("shrink"))
+            return [step]
     return list(config.direction(hyper))

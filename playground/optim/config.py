@@ -1,4 +1,4 @@
-"""What a user can set about optimizers and steppers. Torch-free.
+"""What a user can set about optimizers. Torch-free; steppers have ``stepper_config``.
 
 Defaults are those of ``torch.optim`` (PyTorch 2.13), except where a field says otherwise;
 problems set learning rates of their own. ``validate`` refuses what the ranges of single
@@ -165,6 +165,28 @@ class Torch(OptimizerConfig):
     kwargs: dict[str, Any] = text({}, doc="its other keyword arguments")
 
 
+@dataclass(slots=True)
+class NaturalGradient(OptimizerConfig):
+    """Natural gradient (Kakade 2001) in the metric of the move's divergence."""
+
+    name: str = choice("natural_gradient", ("natural_gradient",), doc="natural gradient")
+    lr: float = number(1.0, above=0.0, doc="factor on the step; 1 is the published one")
+    radius: float = number(
+        0.01, above=0.0, doc="divergence of a step, nats (Schulman et al. 2015: 0.01)"
+    )
+    damping: float = number(0.1, minimum=0.0, doc="added to Fisher's matrix (SB3's TRPO)")
+    iterations: int = number(15, minimum=1, doc="of conjugate gradients (SB3's TRPO)")
+
+
+@dataclass(slots=True)
+class TrustRegion(NaturalGradient):
+    """Trust region (Schulman et al. 2015): the natural gradient with a line search."""
+
+    name: str = choice("trust_region", ("trust_region",), doc="TRPO's step")
+    backtracks: int = number(10, minimum=1, doc="steps of the line search (SB3's TRPO)")
+    shrink: float = number(0.8, above=0.0, below=1.0, doc="factor between them (SB3's TRPO)")
+
+
 OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
     "sgd": SGD,
     "momentum": Momentum,
@@ -175,19 +197,8 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
     "amsgrad": AMSGrad,
     "adamw": AdamW,
     "torch": Torch,
-}
-
-
-@dataclass(slots=True)
-class StepperConfig:
-    """How a round becomes the gradients that are applied."""
-
-    name: str = choice("direct", ("direct", "extragradient"), doc="which stepper")
-
-
-STEPPERS: dict[str, type[StepperConfig]] = {
-    "direct": StepperConfig,
-    "extragradient": StepperConfig,
+    "natural_gradient": NaturalGradient,
+    "trust_region": TrustRegion,
 }
 
 

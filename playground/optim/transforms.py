@@ -23,6 +23,16 @@ State = dict[str, Tensor]
 """Named state tensors with leading axis M."""
 
 
+class Geometry(Protocol):
+    """What a move tells a trust region about its neighbourhood."""
+
+    def product(self, vector: Tensor) -> Tensor:
+        """The Hessian of the mean divergence at the present parameters, times v [M, N]."""
+
+    def evaluate(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective and mean divergence, each [M], at other parameters [M, N]."""
+
+
 @dataclass(slots=True)
 class At:
     """Where in training a transform is called.
@@ -32,12 +42,14 @@ class At:
         parameters: [M, N], before the update.
         learning_rate: scheduled; a float or [M, 1].
         norm: [M], L2 norm of the value given, where it is known.
+        geometry: of the move, where the chain asks for it.
     """
 
     count: int | Tensor
     parameters: Tensor
     learning_rate: float | Tensor
     norm: Tensor | None = None
+    geometry: Geometry | None = None
 
 
 class Transform(Protocol):
@@ -252,3 +264,30 @@ class RMSprop:
         if "velocity" in state:
             return state["velocity"].mul_(self._momentum).add_(direction)
         return direction
+
+
+class Optimism:
+    """Optimistic step: direction 2 d_t - d_t-1, with d_0 = d_1, so that the first is plain.
+
+    On directions, as published for Adam; for gradient descent it is 2 g_t - g_t-1. The last
+    direction is kept by value: a reference to a buffer that is written again would turn the
+    method into plain descent, as in two published implementations.
+
+    Source: Daskalakis et al. (2018), equation 3 and algorithm 1; d_0 = d_1 as in their code.
+    """
+
+    def init(self, like: Tensor) -> State:
+        """The last direction [M, N]."""
+        self._scratch = torch.empty_like(like)
+        return {"last_direction": torch.zeros_like(like)}
+
+    def __call__(self, value: Tensor, state: State, at: At) -> Tensor:
+        """The direction in scratch memory."""
+        last = state["last_direction"]
+        if isinstance(at.count, Tensor):
+            last.copy_(torch.where(at.count == 1, value, last))
+        elif at.count == 1:
+            last.copy_(value)
+        torch.mul(value, 2.0, out=self._scratch).sub_(last)
+        last.copy_(value)
+        return self._scratch

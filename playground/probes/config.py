@@ -1,16 +1,55 @@
 """Configuration of the probes: which, and how often. Torch-free."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from playground.schema import choice, number
+
+SMALL = 64
+"""Parameters of all players up to which ``light`` and ``standard`` measure a game (ours)."""
+
+
+@dataclass(slots=True)
+class GameConfig:
+    """The game's vector field: Jacobian, spectrum, rotation."""
+
+    every: int | None = number(
+        None,
+        minimum=0,
+        doc="iterations, 0 is never; null is at evaluations, of games with up to 64 parameters"
+        " (full: of all)",
+    )
+    dense: int = number(300, minimum=0, doc="parameters up to which the Jacobian is formed (ours)")
+    vectors: int = number(8, minimum=2, doc="random vectors of the estimates beyond (ours)")
+    steps: int = number(20, minimum=1, doc="Arnoldi steps for the spectral radius beyond (ours)")
+
+    def wanted(self, name: str, players: int, size: int) -> bool:
+        """Whether a run measures it, by its probes' name, players and parameters in all."""
+        if self.every is not None or name == "none":
+            return bool(self.every)
+        return players > 1 and (size <= SMALL or name == "full")
+
+
+@dataclass(slots=True)
+class TermsConfig:
+    """Gradients of an objective's terms: norms, shares, cosines."""
+
+    every: int | None = number(
+        None, minimum=0, doc="iterations, 0 is never; null is at evaluations"
+    )
+
+    def wanted(self, name: str) -> bool:
+        """Whether a run measures them, by its probes' name."""
+        return name != "none" if self.every is None else self.every > 0
 
 
 @dataclass(slots=True)
 class ProbesConfig:
     """A set of probes with its cadence."""
 
-    name: str = choice("light", ("none", "light", "standard"), "set of probes")
+    name: str = choice("light", ("none", "light", "standard", "full"), "set of probes")
     every: int = number(
         8, minimum=0, doc="tier 0: one update in `every`, drawn inside each window; 0 is none"
     )  # 8: ours, the cadence at which tier 0 costs under 5 %
     megabytes: int = number(64, minimum=1, doc="size of the device-side ring of copies")  # ours
+    game: GameConfig = field(default_factory=GameConfig)
+    terms: TermsConfig = field(default_factory=TermsConfig)

@@ -6,6 +6,7 @@ import torch
 from playground.optim.chain import Optimizer
 from playground.optim.config import OPTIMIZERS, Torch, variable_fields
 
+from .metrics import bowls, positive
 from .twins import EVERY, follow, stream
 
 VALUES = {
@@ -21,6 +22,9 @@ VALUES = {
     "alpha": [0.5, 0.9, 0.99],
     "eps": [1e-8, 1e-3, 1.0],
     "initial_accumulator": [0.0, 0.1, 2.0],
+    "radius": [1e-3, 1e-2, 0.1],
+    "damping": [0.0, 0.1, 1.0],
+    "shrink": [0.5, 0.8, 0.95],
 }
 
 
@@ -38,11 +42,13 @@ def test_values_along_members_equal_separate_runs(config, field, dtype, toleranc
     start, gradients = stream(40, 3, 7, dtype)
     values = torch.tensor(VALUES[field], dtype=torch.float64)
     together = Optimizer(config, start, {field: values})
-    ours = follow(together, start, gradients, progress=0.4)
+    matrix = positive(3, 7, dtype)
+    ours = follow(together, start, gradients, bowls(matrix), progress=0.4)
     for member in range(3):
         alone = dataclasses.replace(config, **{field: VALUES[field][member]})
-        row = start[member : member + 1]
-        theirs = follow(Optimizer(alone, row), row, gradients[:, member : member + 1], progress=0.4)
+        row, one = start[member : member + 1], bowls(matrix[member : member + 1])
+        own = gradients[:, member : member + 1]
+        theirs = follow(Optimizer(alone, row), row, own, one, progress=0.4)
         torch.testing.assert_close(
             ours[:, member : member + 1], theirs, rtol=tolerance, atol=tolerance
         )

@@ -74,10 +74,12 @@ def stream(updates, members, size, dtype=torch.float64, seed=0):
     return draws[0].to(dtype), (draws[1:] * scale).to(dtype)
 
 
-def follow(optimizer, start, gradients, **keys):
-    """Parameters [T, M, N] after each update."""
+def follow(optimizer, start, gradients, geometry=None, **keys):
+    """Parameters [T, M, N] after each update; ``geometry`` of a point and its gradient."""
     parameters, points = start.clone(), []
     for gradient in gradients:
+        if geometry is not None:
+            keys["geometry"] = geometry(parameters, gradient)
         parameters += optimizer.step(gradient, parameters, **keys).update
         points.append(parameters.clone())
     return torch.stack(points)

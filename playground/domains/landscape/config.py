@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 FUNCTIONS = (
     "quadratic", "rosenbrock", "beale", "himmelblau", "rastrigin", "saddle", "monkey_saddle",
 )  # fmt: skip
-GAMES = ("bilinear", "quadratic_game")
+GAMES = ("bilinear", "quadratic_game", "matching_pennies")
 
 
 @dataclass(slots=True)
@@ -25,6 +25,9 @@ class LandscapeConfig:
         10.0, minimum=1, doc="quadratic: largest over smallest eigenvalue (log-spaced between)"
     )
     interaction: float = number(1.0, doc="sigma of the games' coupling term sigma x.y")
+    matrix: Any = text(
+        None, "bilinear, quadratic_game: rows of B in the coupling term sigma x'By; null is I"
+    )
     curvature: float = number(0.1, doc="quadratic_game: own curvature mu of each player")
     noise: float = number(
         0.0, minimum=0, doc="standard deviation of Gaussian noise added to every gradient entry"
@@ -50,6 +53,7 @@ class LandscapeConfig:
         Raises:
             ConfigError: naming key and value.
         """
+        self._validate_matrix()
         size = self.total_dimension()
         if isinstance(self.start, str) and self.start not in ("grid", "random"):
             raise ConfigError(
@@ -62,10 +66,36 @@ class LandscapeConfig:
         if self.start == "grid" and size != 2:
             raise ConfigError(f"problem.start=grid: needs two dimensions in all, not {size}")
 
+    def _validate_matrix(self) -> None:
+        if self.matrix is None:
+            return
+        given = f"problem.matrix={self.matrix}".replace(" ", "")
+        if self.function not in ("bilinear", "quadratic_game"):
+            raise ConfigError(f"{given}: only bilinear and quadratic_game have one")
+        rows = self.matrix if isinstance(self.matrix, list) else []
+        shapes = {len(row) if isinstance(row, list) else 0 for row in rows}
+        numbers = [v for row in rows if isinstance(row, list) for v in row]
+        if len(shapes) != 1 or 0 in shapes or not all(
+            isinstance(v, int | float) and not isinstance(v, bool) for v in numbers
+        ):  # fmt: skip
+            raise ConfigError(f"{given}: must be rows of numbers, as in [[1,2],[0,1]]")
+        if self.dimension != 1:
+            raise ConfigError(f"{given}: says the dimensions, so problem.dimension must be 1")
+
+    def dimensions(self) -> tuple[int, ...]:
+        """Of every player's vector."""
+        if self.function not in GAMES:
+            return (self.total_dimension(),)
+        if self.function == "matching_pennies":
+            return (1, 1)
+        if self.matrix is not None:
+            return (len(self.matrix), len(self.matrix[0]))
+        return (self.dimension, self.dimension)
+
     def total_dimension(self) -> int:
         """Dimensions of all players together."""
         if self.function in GAMES:
-            return 2 * self.dimension
+            return sum(self.dimensions())
         return self.dimension if self.function in ("quadratic", "rastrigin") else 2
 
     def build(self, config: Any) -> "Problem":

@@ -8,14 +8,15 @@
     saddle          x^2 - y^2; strict saddle at 0, unbounded below
     monkey_saddle   x^3 - 3 x y^2; degenerate saddle at 0, unbounded below
 
-Games (x minimises f, y minimises g), both with their equilibrium at 0:
+Games (x minimises f, y minimises g), all with an equilibrium at 0:
 
-    bilinear        f = sigma x.y, g = -sigma x.y
-    quadratic_game  f = mu/2 |x|^2 + sigma x.y, g = mu/2 |y|^2 - sigma x.y
+    bilinear          f = sigma x'By, g = -f; B = I unless given
+    quadratic_game    f = mu/2 |x|^2 + sigma x'By, g = mu/2 |y|^2 - sigma x'By
+    matching_pennies  f = sigma (2p - 1)(2q - 1), g = -f, with p, q = sigmoid of x, y
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -92,14 +93,30 @@ def minimise(f: Function) -> Objective:
     return objective
 
 
-def play(player: str, interaction: float, curvature: float) -> Objective:
-    """One player of the bilinear (curvature 0) or quadratic zero-sum game."""
+Coupling = Callable[[Tensor, Tensor], Tensor]
+
+
+def coupling(name: str, matrix: Sequence[Sequence[float]] | None = None) -> Coupling:
+    """The zero-sum term of a game without its sigma, from x [..., m] and y [..., n] to [...]."""
+    if name == "matching_pennies":  # 2 sigmoid(z) - 1 = tanh(z/2)
+        return lambda x, y: (torch.tanh(x / 2) * torch.tanh(y / 2)).sum(-1)
+    if matrix is None:
+        return lambda x, y: (x * y).sum(-1)
+    made = torch.tensor(matrix, dtype=torch.float64)
+    return lambda x, y: (x @ made.to(x) * y).sum(-1)
+
+
+def play(
+    player: str, interaction: float, curvature: float, term: Coupling | None = None
+) -> Objective:
+    """One player of a zero-sum game with a curvature of its own; no term is x.y."""
     sign = 1.0 if player == "x" else -1.0
+    term = term or coupling("bilinear")
 
     def objective(params: Params, batch: Batch) -> tuple[Terms, Terms]:
         x, y = params["x"]["x"], params["y"]["y"]
         own = params[player][player]
-        terms = {"interaction": sign * interaction * (x @ y)}
+        terms = {"interaction": sign * interaction * term(x, y)}
         if curvature:
             terms["curvature"] = 0.5 * curvature * (own @ own)
         if "noise" in batch:

@@ -12,6 +12,7 @@ from playground.domains.landscape.config import GAMES, LandscapeConfig
 from playground.domains.landscape.objectives import (
     MINIMISERS,
     STARTS,
+    coupling,
     function,
     minimise,
     play,
@@ -39,7 +40,11 @@ class LandscapeProblem(Problem):
         self.game = config.function in GAMES
         if self.game:
             curvature = config.curvature if config.function == "quadratic_game" else 0.0
-            self.objectives = {p: play(p, config.interaction, curvature) for p in ("x", "y")}
+            self.coupling = coupling(config.function, config.matrix)
+            self.objectives = {
+                player: play(player, config.interaction, curvature, self.coupling)
+                for player in ("x", "y")
+            }
         else:
             self.function = function(config.function, config.condition)
             self.objectives = {"x": minimise(self.function)}
@@ -52,7 +57,7 @@ class LandscapeProblem(Problem):
         # On a grid a seed is a place, so that the values of ``vary`` get the same starts.
         self.places = {seed: i for i, seed in enumerate(dict.fromkeys(context.seeds))}
         points = torch.stack([self._start(k) for k in range(context.members)])
-        pieces = points.chunk(2, dim=1) if self.game else (points,)
+        pieces = torch.split(points, list(self.config.dimensions()), dim=1)
         self.players = {}
         for name, piece in zip(self.config.players(), pieces, strict=True):
             parameters = Parameters.build(
@@ -86,10 +91,8 @@ class LandscapeProblem(Problem):
         away = (position[:, None, :] - targets.to(position.device)).norm(dim=-1)
         metrics = {"distance": away.amin(dim=1).cpu().numpy()}
         if self.game:
-            value = self.config.interaction * (
-                position.chunk(2, dim=1)[0] * position.chunk(2, 1)[1]
-            )
-            metrics["value"] = value.sum(1).cpu().numpy()
+            x, y = (player.parameters.values for player in self.players.values())
+            metrics["value"] = (self.config.interaction * self.coupling(x, y)).cpu().numpy()
         else:
             metrics["value"] = self.function(position).cpu().numpy()
         trail = torch.stack(self.trail, dim=1).cpu().numpy()

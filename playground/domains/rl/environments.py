@@ -1,284 +1,214 @@
-"""Vectors of environments whose episodes start from seeds of their own.
+"""Makes vectors of environments of any Gymnasium id: native, in this process, or in others.
 
-Every episode starts with ``reset(seed=next of that environment's stream)``, so the state of
-an environment is its episode seed and the actions since. Both kinds of vector follow
-Gymnasium's NEXT_STEP autoreset: the step after an episode's end only resets (its action is
-ignored, its reward 0), and the observation at an end is the true last one. A vector that
-begins with a number of episodes for each environment lets those that have played theirs rest:
-their observation and reward are 0, no flag is set, and no seed is drawn. So what an
-environment draws never depends on how long its neighbours, or other members, play.
-
-Shape legend: V environments of the vector, D observation entries.
+How a vector steps is a choice (``problem.vectorization``); what it gives is not: every kind
+draws the same episodes and gives the same transitions, except EnvPool, which has seeds and
+physics of its own, and calls an episode truncated that ends by itself at its time limit.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+import contextlib
+import functools
+import importlib
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
-from playground.randomness import generator_states, load_generator_states
+from playground.domains.rl.classic import NATIVE, CartPoles
+from playground.domains.rl.episodes import Crew, Episodes
+from playground.domains.rl.pool import Pool
+from playground.domains.rl.protocol import Environments, Step, next_seed
+from playground.domains.rl.spaces import DISCRETE, action_space
+from playground.domains.rl.tabular import Tabular
+from playground.domains.rl.vectors import Adapted
+from playground.domains.rl.worker import Chunk, ObservationSpace, bare, quiet_mujoco
 from playground.schema import ConfigError
 
-Step = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-"""Observation [V, D], reward [V], terminated [V], truncated [V]."""
+__all__ = ["CartPoles", "Environments", "Episodes", "Factory", "Step", "next_seed", "time_limit"]
 
+EXTRAS = {"gymnasium.envs.box2d": "box2d", "gymnasium.envs.mujoco": "mujoco"}
+"""{module of an environment: the extra that brings its package}."""
 
-class Environments(Protocol):
-    """A vector of environments with exact state; ``streams`` gives their episodes' seeds."""
-
-    streams: list[np.random.Generator]
-
-    def begin(self, episodes: np.ndarray | None = None) -> np.ndarray:
-        """Start a new episode everywhere; observations [V, D].
-
-        Args:
-            episodes: how many episodes each environment plays before it rests [V]; None is
-                any number.
-        """
-
-    def advance(self, actions: np.ndarray) -> Step:
-        """One vector step with actions [V]."""
-
-    def capture(self) -> dict[str, Any]:
-        """Plain containers from which ``restore`` brings every environment back exactly."""
-
-    def restore(self, state: dict[str, Any]) -> np.ndarray:
-        """Take back what ``capture`` gave; the current observations [V, D]."""
-
-
-def next_seed(stream: np.random.Generator) -> int:
-    """The seed of an environment's next episode."""
-    return int(stream.integers(2**31 - 1))
-
-
-class Quota:
-    """How many episodes each environment of a vector may still start, and which rest.
-
-    Attributes:
-        left: int64 [V], or None for any number.
-        resting: bool [V].
-    """
-
-    def __init__(self, num_envs: int, episodes: np.ndarray | None = None) -> None:
-        self.left = None if episodes is None else np.array(episodes, dtype=np.int64)
-        self.resting = np.zeros(num_envs, np.bool_)
-
-    def start(self, which: np.ndarray) -> np.ndarray:
-        """Those of the environments ``which`` that may start an episode; the others rest."""
-        if self.left is None:
-            return which
-        self.resting[which] = self.left[which] == 0
-        which = which[~self.resting[which]]
-        self.left[which] -= 1
-        return which
-
-    def capture(self) -> dict[str, Any]:
-        """Plain containers for ``restored``."""
-        left = None if self.left is None else self.left.tolist()
-        return {"left": left, "resting": self.resting.tolist()}
-
-    @classmethod
-    def restored(cls, state: dict[str, Any]) -> "Quota":
-        """Take back what ``capture`` gave."""
-        quota = cls(len(state["resting"]), state["left"])
-        quota.resting = np.array(state["resting"], np.bool_)
-        return quota
-
-
-class CartPoles(CartPoleVectorEnv):
-    """Gymnasium's vectorised CartPole, each episode from a seed of its own."""
-
-    state: Any  # float64 [4, V]
-
-    def __init__(self, streams: Sequence[np.random.Generator], max_episode_steps: int) -> None:
-        super().__init__(num_envs=len(streams), max_episode_steps=max_episode_steps)
-        self.streams = list(streams)
-
-    def begin(self, episodes: np.ndarray | None = None) -> np.ndarray:
-        """Start a new episode everywhere."""
-        self.state = np.zeros((4, self.num_envs))
-        self.steps = np.zeros(self.num_envs, dtype=np.int32)
-        self.prev_done = np.zeros(self.num_envs, dtype=np.bool_)
-        self.quota = Quota(self.num_envs, episodes)
-        self._restart(np.arange(self.num_envs))
-        return self._observe()
-
-    def advance(self, actions: np.ndarray) -> Step:
-        """One vector step."""
-        ended = self.prev_done.nonzero()[0]
-        observation, reward, terminated, truncated, _ = self.step(actions)
-        if len(ended):
-            self._restart(ended)
-            observation[ended] = self.state[:, ended].T
-        if self.quota.left is not None:
-            resting = self.quota.resting
-            for array in (observation, reward, terminated, truncated, self.prev_done, self.steps):
-                array[resting] = 0
-            self.state[:, resting] = 0
-        return observation, reward, terminated, truncated
-
-    def capture(self) -> dict[str, Any]:
-        """Physics, episode lengths and streams."""
-        return {
-            "physics": self.state.tolist(),
-            "steps": self.steps.tolist(),
-            "ended": self.prev_done.tolist(),
-            "quota": self.quota.capture(),
-            "streams": generator_states(self.streams),
-        }
-
-    def restore(self, state: dict[str, Any]) -> np.ndarray:
-        """Take back what ``capture`` gave; the current observations."""
-        self.state = np.array(state["physics"])
-        self.steps = np.array(state["steps"], dtype=np.int32)
-        self.prev_done = np.array(state["ended"], dtype=np.bool_)
-        self.quota = Quota.restored(state["quota"])
-        load_generator_states(self.streams, state["streams"])
-        return self._observe()
-
-    def _observe(self) -> np.ndarray:
-        observation: np.ndarray = self.state.T.astype(np.float32)
-        return observation
-
-    def _restart(self, which: np.ndarray) -> None:
-        """What ``CartPoleEnv.reset(seed=...)`` draws, for the environments ``which``."""
-        for i in self.quota.start(which):
-            episode = np.random.Generator(np.random.PCG64(next_seed(self.streams[i])))
-            self.state[:, i] = episode.uniform(low=self.low, high=self.high, size=(4,))
-
-
-class Episodes:
-    """Any Gymnasium environments, stepped one after the other; state is restored by replay."""
-
-    def __init__(
-        self,
-        make: Callable[[], gymnasium.Env[Any, Any]],
-        streams: Sequence[np.random.Generator],
-        observation_size: int,
-        first_action: int = 0,
-    ) -> None:
-        self.envs = [make() for _ in streams]
-        self.streams = list(streams)
-        self.size, self.first_action = observation_size, first_action
-        self.seeds = [0] * len(self.envs)
-        self.actions: list[list[int]] = [[] for _ in self.envs]
-        self.ended = np.zeros(len(self.envs), dtype=np.bool_)
-
-    def begin(self, episodes: np.ndarray | None = None) -> np.ndarray:
-        """Start a new episode everywhere."""
-        self.ended[:] = False
-        self.quota = Quota(len(self.envs), episodes)
-        observation = np.zeros((len(self.envs), self.size), np.float32)
-        self._restart(np.arange(len(self.envs)), observation)
-        return observation
-
-    def advance(self, actions: np.ndarray) -> Step:
-        """One vector step; environments whose episode has ended reset instead."""
-        count = len(self.envs)
-        observation = np.zeros((count, self.size), np.float32)
-        reward = np.zeros(count)
-        terminated = np.zeros(count, np.bool_)
-        truncated = np.zeros(count, np.bool_)
-        chosen = actions.tolist()
-        for i in (~(self.ended | self.quota.resting)).nonzero()[0].tolist():
-            seen, reward[i], terminated[i], truncated[i] = self._step(i, chosen[i])
-            observation[i] = np.asarray(seen).reshape(-1)
-            self.actions[i].append(chosen[i])
-        self._restart(self.ended.nonzero()[0], observation)
-        self.ended = terminated | truncated
-        return observation, reward, terminated, truncated
-
-    def capture(self) -> dict[str, Any]:
-        """Episode seeds, the actions since, and the streams."""
-        return {
-            "seeds": list(self.seeds),
-            "actions": [list(actions) for actions in self.actions],
-            "ended": self.ended.tolist(),
-            "quota": self.quota.capture(),
-            "streams": generator_states(self.streams),
-        }
-
-    def restore(self, state: dict[str, Any]) -> np.ndarray:
-        """Replay every episode from its seed; the current observations."""
-        load_generator_states(self.streams, state["streams"])
-        self.ended = np.array(state["ended"], dtype=np.bool_)
-        self.quota = Quota.restored(state["quota"])
-        self.seeds = list(state["seeds"])
-        self.actions = [list(actions) for actions in state["actions"]]
-        observation = np.zeros((len(self.envs), self.size), np.float32)
-        for i in (~self.quota.resting).nonzero()[0].tolist():
-            seen, _ = self.envs[i].reset(seed=self.seeds[i])
-            for action in self.actions[i]:
-                seen = self._step(i, action)[0]
-            observation[i] = np.asarray(seen).reshape(-1)
-        return observation
-
-    def _step(self, i: int, action: int) -> tuple[Any, float, bool, bool]:
-        """One step of one environment with an action counted from 0."""
-        seen, reward, terminated, truncated, _ = self.envs[i].step(action + self.first_action)
-        return seen, float(reward), terminated, truncated
-
-    def _restart(self, which: np.ndarray, observation: np.ndarray) -> None:
-        """Start episodes in the environments ``which``; write their first observations."""
-        for i in self.quota.start(which).tolist():
-            self.seeds[i] = next_seed(self.streams[i])
-            self.actions[i] = []
-            seen, _ = self.envs[i].reset(seed=self.seeds[i])
-            observation[i] = np.asarray(seen).reshape(-1)
+UNFORGETTING = (
+    "gymnasium.envs.box2d.bipedal_walker:BipedalWalker",
+    "gymnasium.envs.box2d.car_racing:CarRacing",
+)
+"""Environments that keep one Box2D world for all episodes, whose contact solver remembers: the
+same seed and actions give another episode in a used environment than in a new one."""
 
 
 class Factory:
     """Makes vectors of one environment id, and knows its sizes.
 
     Attributes:
-        observation_size: D, entries of a flattened observation.
-        num_actions: A.
+        vectorization: ``native``: in a few NumPy calls, whatever the size; ``sync``: one
+            Python environment after the other; ``async``: the same in worker processes;
+            ``envpool``: EnvPool's own C++ environments.
+        space: what observations look like; ``observation_size`` is D.
+        actions: the action space.
         limit: time limit in steps, or None.
         threshold: mean return at which the environment counts as solved, or None.
-
-        native: whether vectors step in a few NumPy calls, whatever their size.
+        exact: whether training environments can be saved in the middle of an episode.
 
     Raises:
-        ConfigError: an unknown id, continuous actions, or observations that are not arrays.
+        ConfigError: an unknown id, a package that is missing, spaces that are not supported,
+            or a vectorization that the environment does not have.
     """
 
-    def __init__(self, env: str, kwargs: dict[str, Any]) -> None:
+    def __init__(self, env: str, kwargs: dict[str, Any], vectorization: str | None = None) -> None:
         self.env, self.kwargs = env, kwargs
+        self.spec = find(env)
         try:
-            probe = gymnasium.make(env, **kwargs)
+            probe = gymnasium.make(self.spec, **kwargs)
         except Exception as error:  # environments and their packages raise many kinds
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f"problem.env={env}: {line}") from error
-        space, actions = probe.observation_space, probe.action_space
-        if not isinstance(actions, gymnasium.spaces.Discrete):
-            raise ConfigError(f"problem.env={env}: needs discrete actions, not {actions}")
-        if not isinstance(space, gymnasium.spaces.Box):
-            raise ConfigError(f"problem.env={env}: needs array observations, not {space}")
-        self.observation_size = int(np.prod(space.shape))
-        self.num_actions, self.first_action = int(actions.n), int(actions.start)
+            raise ConfigError(f"problem.env={env}: {reason(error, self.spec)}") from error
+        self.space = observation_space(probe.observation_space, env)
+        self.actions = action_space(probe.action_space, env)
         self.limit = time_limit(probe)
         self.threshold = probe.spec.reward_threshold if probe.spec is not None else None
-        self.native = (
-            env == "CartPole-v1" and set(kwargs) <= {"max_episode_steps"} and bool(self.limit)
-        )
+        self.outermost = time_limit(bare(probe)) is None
+        self._model = probe.unwrapped if isinstance(probe.unwrapped, Tabular) else None
         probe.close()
+        fits = env in NATIVE and set(kwargs) <= {"max_episode_steps"}
+        fits = fits or self._model is not None
+        self.vectorization = vectorization or ("native" if fits else "sync")
+        if self.vectorization == "native" and not fits:
+            raise ConfigError(
+                f"problem.vectorization=native: {env} has no native vector with these arguments; "
+                f"those that have: {', '.join(NATIVE)}"
+            )
+        if self.vectorization == "envpool":
+            envpool(env)
+
+    @property
+    def native(self) -> bool:
+        """Whether vectors step in a few NumPy calls, whatever their size."""
+        return self.vectorization == "native"
+
+    @property
+    def exact(self) -> bool:
+        """Whether training environments can be saved in the middle of an episode."""
+        return self.vectorization != "envpool"
+
+    @property
+    def observation_size(self) -> int:
+        """D, entries of a flattened observation."""
+        return self.space.size
+
+    @property
+    def num_actions(self) -> int:
+        """A, where actions are discrete."""
+        if self.actions.kind != DISCRETE:
+            raise ConfigError(f"problem.env={self.env}: needs discrete actions")
+        return self.actions.choices[0]
 
     def vector(
-        self, streams: Sequence[np.random.Generator], limit: int | None = None
+        self,
+        streams: Sequence[np.random.Generator],
+        limit: int | None = None,
+        exact: bool = False,
     ) -> Environments:
-        """A vector with one environment per stream, by default with the usual time limit."""
-        limit = limit or self.limit
+        """A vector with one environment per stream, by default with the usual time limit.
+
+        Args:
+            streams: of the episodes' seeds [V].
+            limit: of an episode's steps.
+            exact: the environments of the id itself, also where training has EnvPool's, and
+                each episode from its own seed.
+        """
+        limit, count = limit or self.limit, len(streams)
         if self.native:
-            assert limit is not None
-            return CartPoles(streams, limit)
+            if self._model is not None:
+                return self._model.vector(streams, limit)
+            return NATIVE[self.env](streams, limit)
         kwargs = self.kwargs | ({} if limit is None else {"max_episode_steps": limit})
+        if self.vectorization == "envpool" and not exact:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # bounds of its spaces lose precision
+                vector = envpool(self.env).make_gymnasium(
+                    self.env, num_envs=count, seed=next_seed(streams[0]), **kwargs
+                )
+                vector.reset()
+            return Adapted(vector, streams, self.actions, self.space, seeded=False)
+        make = functools.partial(gymnasium.make, self.spec, disable_env_checker=True, **kwargs)
+        renew = self.spec.entry_point in UNFORGETTING
+        crew: Crew
+        if self.vectorization == "async" and count > 1:
+            crew = Pool(make, count, self.space, renew, processors())
+        else:
+            crew = Chunk(make, count, self.space, renew)
+        return Episodes(crew, streams, self.actions, limit if self.outermost else None)
 
-        def make() -> gymnasium.Env[Any, Any]:
-            return gymnasium.make(self.env, disable_env_checker=True, **kwargs)
 
-        return Episodes(make, streams, self.observation_size, self.first_action)
+def find(env: str) -> gymnasium.envs.registration.EnvSpec:
+    """What is registered under an id, which may name a module to import: ``module:Env-v0``.
+
+    Raises:
+        ConfigError: nothing is.
+    """
+    try:
+        spec = gymnasium.spec(env)
+    except Exception as error:
+        raise ConfigError(f"problem.env={env}: {reason(error, None)}") from error
+    if str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
+        quiet_mujoco()
+    if str(spec.entry_point).startswith("gymnasium.envs.box2d"):
+        with warnings.catch_warnings(), contextlib.suppress(ImportError):
+            warnings.simplefilter("ignore")  # its import crashes where warnings are errors
+            importlib.import_module("Box2D")
+    return spec
+
+
+def reason(error: Exception, spec: gymnasium.envs.registration.EnvSpec | None) -> str:
+    """One line on why an environment cannot be made."""
+    missing = isinstance(error, ImportError | gymnasium.error.DependencyNotInstalled)
+    for module, extra in EXTRAS.items():
+        if missing and spec is not None and str(spec.entry_point).startswith(module):
+            return f'needs a package that is missing: pip install "gradient-playground[{extra}]"'
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def observation_space(space: gymnasium.Space[Any], env: str) -> ObservationSpace:
+    """How an environment's observations become rows of numbers.
+
+    Raises:
+        ConfigError: observations that are neither arrays nor one integer.
+    """
+    if isinstance(space, gymnasium.spaces.Box):
+        return ObservationSpace(int(np.prod(space.shape)), space.shape)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return ObservationSpace(int(space.n), None, int(space.start))
+    raise ConfigError(
+        f"problem.env={env}: observations must be an array (Box) or one integer (Discrete), "
+        f"not {space}"
+    )
+
+
+def envpool(env: str) -> Any:
+    """The EnvPool package, which has this environment.
+
+    Raises:
+        ConfigError: it is missing, or does not.
+    """
+    try:
+        import envpool as package  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise ConfigError(
+            "problem.vectorization=envpool: needs a package that is missing: "
+            'pip install "gradient-playground[envpool]"'
+        ) from error
+    if env not in package.list_all_envs():
+        raise ConfigError(f"problem.vectorization=envpool: EnvPool has no {env}")
+    return package
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def time_limit(env: gymnasium.Env[Any, Any]) -> int | None:

@@ -7,13 +7,15 @@ each environment. Others step their environments one after the other, so a membe
 the episodes are long, and short episodes do not count more.
 
 Shape legend: M members, L lanes (environments of a member and policy), P policies (greedy,
-sampling), A actions.
+sampling), N episodes.
 """
 
 import numpy as np
 
 from playground.domains.rl.environments import Factory
-from playground.domains.rl.rollout import Actor, gumbel
+from playground.domains.rl.normalisation import Normaliser
+from playground.domains.rl.policies import Actor, Policy
+from playground.game import Evaluation
 from playground.randomness import generators
 
 LANES = 20
@@ -36,11 +38,26 @@ class Evaluator:
         self.lanes = episodes if factory.native else min(episodes, LANES)
         share = np.array([(episodes + i) // self.lanes for i in range(self.lanes)])
         self.quota = np.tile(share, (len(seeds), 2))
-        self.environments = factory.vector(self._streams(), limit=factory.limit or LIMIT)
+        self.environments = factory.vector(
+            self._streams(), limit=factory.limit or LIMIT, exact=True
+        )
 
-    def play(self, act: Actor) -> tuple[np.ndarray, np.ndarray]:
-        """Returns and lengths [M, P, episodes] of complete episodes, raw."""
-        shape, lanes = self.quota.shape, self.lanes
+    def play(
+        self,
+        policy: Policy,
+        act: Actor,
+        normaliser: Normaliser | None = None,
+        memory: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns and lengths [M, P, episodes] of complete episodes, raw.
+
+        Args:
+            policy: draws noise and says what environments get.
+            act: acts with it.
+            normaliser: of observations; its statistics stay as they are.
+            memory: 0 [M, P L, H] for a recurrent policy.
+        """
+        shape, lanes, space = self.quota.shape, self.lanes, self.factory.actions
         self.environments.streams = self._streams()
         noise = generators(self.seeds, "evaluation/action")
         returns = np.zeros((*shape, self.quota.max() + 1))  # the last column is never played
@@ -50,11 +67,21 @@ class Evaluator:
         observation, step = self.environments.begin(self.quota.reshape(-1)), 0
         while (played < self.quota).any():
             if step % AHEAD == 0:
-                ahead = gumbel(noise, AHEAD, lanes, self.factory.num_actions)
-            logits = act(observation.reshape(*shape, -1))
-            logits[:, lanes:] += ahead[step % AHEAD]
-            action = logits.argmax(axis=-1).reshape(-1)
-            observation, reward, terminated, truncated = self.environments.advance(action)
+                ahead = policy.noise(noise, AHEAD, lanes)
+            seen = observation.reshape(*shape, -1)
+            if normaliser is not None:
+                seen = normaliser.apply(seen)
+            if memory is None:
+                greedy = act(seen[:, :lanes], None)
+                sampled = act(seen[:, lanes:], ahead[step % AHEAD])
+            else:
+                greedy = act(seen[:, :lanes], None, memory[:, :lanes])
+                sampled = act(seen[:, lanes:], ahead[step % AHEAD], memory[:, lanes:])
+                memory *= ~ended[..., None]  # of those that this step resets
+            action = np.concatenate([greedy, sampled], axis=1).reshape(-1, *space.shape)
+            observation, reward, terminated, truncated = self.environments.advance(
+                policy.environment(action)
+            )
             index = (member, lane, played)
             returns[index] += reward.reshape(shape)
             lengths[index] += ~ended
@@ -78,3 +105,17 @@ class Evaluator:
         kept = np.arange(most) < self.quota[0, : self.lanes, None]
         split = values[..., :most].reshape(len(self.seeds), 2, self.lanes, most)
         return np.asarray(split[:, :, kept])
+
+
+def evaluation(returns: np.ndarray, lengths: np.ndarray, threshold: float | None) -> Evaluation:
+    """Metrics of returns and lengths [M, P, N]: means over episodes and their standard errors."""
+    metrics, stderr, arrays = {}, {}, {"returns": returns[:, 0]}
+    for i, name in enumerate(("return", "return/stochastic")):
+        metrics[name] = returns[:, i].mean(axis=1)
+        if returns.shape[2] > 1:
+            deviation = returns[:, i].std(axis=1, ddof=1)
+            stderr[name] = deviation / np.sqrt(returns.shape[2])
+    metrics["episode_length"] = lengths[:, 0].mean(axis=1)
+    if threshold is not None:
+        arrays["threshold"] = np.array([threshold])
+    return Evaluation(metrics, stderr, arrays)

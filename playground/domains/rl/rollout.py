@@ -1,39 +1,20 @@
-"""Acting and collecting: policies act in NumPy on the host, everything is stored in arrays.
+"""Collecting: policies act on the host, everything that happens is stored in arrays.
 
-Shape legend: T vector steps, M members, E environments of a member, A actions, D observation
-entries. Noise is drawn ahead per member; actions are sampled by the Gumbel-max trick
-(Gumbel 1954): argmax_a (logit_a + G_a) with G_a = -log(Exp(1)).
+Shape legend: T vector steps, M members, E environments of a member, D observation entries.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from playground.domains.rl.environments import Environments
-from playground.nets import MLP, NUMPY_ACTIVATIONS
-
-Actor = Callable[[np.ndarray], np.ndarray]
-"""Observations [M, E, D] -> logits [M, E, A]."""
-
-
-def actor(network: MLP, tensors: dict[str, Tensor]) -> Actor:
-    """A function that reads the parameters anew at every call: NumPy on the CPU, else torch."""
-    first = next(iter(tensors.values()))
-    if first.device.type == "cpu" and network.activation in NUMPY_ACTIVATIONS:
-        names = [name for pair in network.names for name in pair]
-        return network.numpy_forward({name: tensors[name].numpy() for name in names})
-    batched = torch.func.vmap(network)
-
-    def act(observation: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            x = torch.as_tensor(observation, dtype=first.dtype, device=first.device)
-            result: np.ndarray = batched(tensors, x).cpu().numpy()
-        return result
-
-    return act
+from playground.domains.rl.normalisation import Normaliser
+from playground.domains.rl.policies import Actor, Noise
+from playground.domains.rl.spaces import ActionSpace
 
 
 @dataclass
@@ -42,10 +23,11 @@ class Rollout:
 
     Attributes:
         observation: [T + 1, M, E, D]; row T is the observation after the last step.
-        action: int64 [T, M, E].
-        reward: [T, M, E].
+        action: [T, M, E, *shape], as the policy drew it.
+        reward: [T, M, E], scaled where rewards are normalised.
         terminated, truncated: bool [T, M, E].
         valid: bool [T, M, E], False on reset rows and where an environment rests.
+        memory: of a recurrent policy before the first step [M, E, H].
     """
 
     observation: np.ndarray
@@ -54,6 +36,7 @@ class Rollout:
     terminated: np.ndarray
     truncated: np.ndarray
     valid: np.ndarray
+    memory: np.ndarray | None = None
 
     @property
     def done(self) -> np.ndarray:
@@ -62,29 +45,26 @@ class Rollout:
         return done
 
 
-def gumbel(
-    streams: list[np.random.Generator], steps: int, num_envs: int, num_actions: int
-) -> np.ndarray:
-    """Gumbel noise [T, M, E, A], drawn ahead from each member's stream."""
-    shape = (steps, num_envs, num_actions)
-    noise = np.stack([s.standard_exponential(shape, dtype=np.float32) for s in streams], axis=1)
-    np.maximum(noise, np.finfo(np.float32).tiny, out=noise)  # 0 has probability 2^-23 or so
-    result: np.ndarray = -np.log(noise)
-    return result
-
-
 @dataclass
 class Collector:
     """Steps a vector of M x E environments and keeps count of episodes.
 
     Attributes:
-        returns: running return of every environment's episode [M, E].
-        recent: returns of each member's last 100 training episodes.
+        space: how actions are stored.
+        to_environment: from stored actions [V, *shape] to what the environments get.
+        normaliser: of what the policy sees and learns from; None leaves both as they are.
+        memory: of a recurrent policy [M, E, H]; 0 at the first observation of an episode.
+        returns: running raw return of every environment's episode [M, E].
+        recent: raw returns of each member's last 100 training episodes.
     """
 
     environments: Environments
     members: int
     num_envs: int
+    space: ActionSpace
+    to_environment: Callable[[np.ndarray], np.ndarray]
+    normaliser: Normaliser | None = None
+    memory: np.ndarray | None = None
     observation: np.ndarray = field(init=False)
     ended: np.ndarray = field(init=False)
     returns: np.ndarray = field(init=False)
@@ -98,38 +78,51 @@ class Collector:
         """Start new episodes everywhere, ``episodes`` in each environment or any number."""
         count = self.members * self.num_envs
         quota = None if episodes is None else np.full(count, episodes)
-        self.observation = self._shape(self.environments.begin(quota))
+        observation = self._shape(self.environments.begin(quota))
         self.ended = np.zeros((self.members, self.num_envs), np.bool_)
+        if self.normaliser is not None:
+            observation = self.normaliser.observe(observation, ~self.ended)
+        self.observation = observation
         self.returns = np.zeros((self.members, self.num_envs))
+        if self.memory is not None:
+            self.memory[:] = 0
 
-    def collect(self, act: Actor, noise: np.ndarray, *, until_done: bool = False) -> Rollout:
+    def collect(self, act: Actor, noise: Noise, *, until_done: bool = False) -> Rollout:
         """Step T times, T the length of the noise, or until every first episode has ended.
 
         Args:
             act: the policy.
-            noise: Gumbel noise [T, M, E, A].
+            noise: of every step [T][M, E, ...].
             until_done: stop early when no environment is in its first episode any more;
                 rows after that episode are not valid.
         """
         steps, shape = len(noise), (self.members, self.num_envs)
         size = self.observation.shape[-1]
         observation = np.empty((steps + 1, *shape, size), np.float32)
-        action = np.empty((steps, *shape), np.int64)
+        action: np.ndarray = np.empty((steps, *shape, *self.space.shape), self.space.stored)
         reward = np.empty((steps, *shape), np.float32)
         terminated, truncated = np.empty((2, steps, *shape), np.bool_)
         valid = np.empty((steps, *shape), np.bool_)
         over = np.zeros(shape, np.bool_)
         observation[0] = self.observation
-        advance = self.environments.advance
+        advance, normaliser = self.environments.advance, self.normaliser
+        memory, start = self.memory, None
+        if memory is not None:
+            act, start = partial(act, memory=memory), memory.copy()
         for t in range(steps):
             np.logical_not(self.ended | over, out=valid[t])
-            chosen = action[t]
-            np.argmax(act(observation[t]) + noise[t], axis=-1, out=chosen)
-            seen, r, term, trunc = advance(chosen.reshape(-1))
-            observation[t + 1] = seen.reshape(*shape, size)
+            action[t] = act(observation[t], noise[t])
+            if memory is not None:
+                memory *= valid[t][..., None]  # a reset row sees the end of the last episode
+            stored = action[t].reshape(-1, *self.space.shape)
+            seen, r, term, trunc = advance(self.to_environment(stored))
+            seen = seen.reshape(*shape, size)
             reward[t], terminated[t] = r.reshape(shape), term.reshape(shape)
             truncated[t] = trunc.reshape(shape)
             self.ended = terminated[t] | truncated[t]
+            if normaliser is not None:
+                seen = normaliser.observe(seen, ~(self.ended | over))
+            observation[t + 1] = seen
             if until_done:
                 over |= self.ended
                 if over.all():
@@ -138,9 +131,12 @@ class Collector:
         self.observation = observation[steps]
         rollout = Rollout(
             observation[: steps + 1], action[:steps], reward[:steps], terminated[:steps],
-            truncated[:steps], valid[:steps],
+            truncated[:steps], valid[:steps], start,
         )  # fmt: skip
         self._count(rollout)
+        if normaliser is not None:
+            for row, done, counts in zip(rollout.reward, rollout.done, rollout.valid, strict=True):
+                row[:] = normaliser.scale(row, done, counts)
         return rollout
 
     def train_return(self) -> np.ndarray:
@@ -160,21 +156,28 @@ class Collector:
     def _shape(self, observation: np.ndarray) -> np.ndarray:
         return observation.reshape(self.members, self.num_envs, -1)
 
-    def capture(self) -> dict[str, object]:
+    def capture(self) -> dict[str, Any]:
         """Environments, running returns and recent episodes."""
         return {
             "environments": self.environments.capture(),
             "ended": self.ended.tolist(),
             "returns": self.returns.tolist(),
             "recent": [list(r) for r in self.recent],
+            "normaliser": None if self.normaliser is None else self.normaliser.state(),
+            "memory": None if self.memory is None else torch.from_numpy(self.memory.copy()),
         }
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Take back what ``capture`` gave."""
-        self.observation = self._shape(self.environments.restore(state["environments"]))  # type: ignore[arg-type]
+        self.observation = self._shape(self.environments.restore(state["environments"]))
+        if self.normaliser is not None:
+            self.normaliser.load_state(state["normaliser"])
+            self.observation = self.normaliser.apply(self.observation)
         self.ended = np.array(state["ended"], np.bool_)
         self.returns = np.array(state["returns"])
-        self.recent = [list(r) for r in state["recent"]]  # type: ignore[attr-defined]
+        self.recent = [list(r) for r in state["recent"]]
+        if self.memory is not None:
+            self.memory[:] = state["memory"].numpy()
 
 
 def advantages(rollout: Rollout, values: np.ndarray, gamma: float, gae_lambda: float) -> np.ndarray:

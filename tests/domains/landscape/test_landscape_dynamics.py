@@ -10,7 +10,7 @@ from playground.engine import Engine
 from playground.game import Context
 from playground.optim.chain import Optimizer
 from playground.optim.config import SGD
-from playground.optim.steppers import STEPPERS
+from playground.optim.stepper_config import STEPPERS
 
 
 def trajectory(iterations, lr, *, stepper="direct", members=1, **keys):
@@ -19,10 +19,12 @@ def trajectory(iterations, lr, *, stepper="direct", members=1, **keys):
     config.validate()
     problem = config.build(None)
     players = problem.setup(Context(tuple(range(members)), dtype=torch.float64))
+    method = STEPPERS[stepper]()
     optimizers = {
-        name: Optimizer(SGD(lr=lr), player.parameters.values) for name, player in players.items()
+        name: Optimizer(SGD(lr=lr), player.parameters.values, links=method.links())
+        for name, player in players.items()
     }
-    engine = Engine(players, optimizers, STEPPERS[stepper])
+    engine = Engine(players, optimizers, method.build())
 
     def position():
         return torch.cat([player.parameters.values for player in players.values()], dim=1)
@@ -85,6 +87,13 @@ def test_extragradient_spirals_in_while_the_step_is_below_one(step):
     size = trajectory(40, step, stepper="extragradient", **GAME).norm(dim=2)
     rate = (size[-1] / size[0]) ** (1 / 40)
     assert rate.numpy() == pytest.approx(math.sqrt(1 - step**2 + step**4), abs=1e-6)
+
+
+def test_matching_pennies_spirals_out_as_its_linearisation():
+    """Radius sqrt(1 + lr^2/16), 1.0308 at lr 1."""
+    points = trajectory(40, 1.0, function="matching_pennies", start=[1e-5, -2e-5]).norm(dim=2)
+    rate = (points[-1] / points[0]) ** (1 / 40)
+    assert rate.numpy() == pytest.approx(math.sqrt(1 + 1 / 16), abs=1e-6)
 
 
 @pytest.mark.parametrize("curvature", [0.1, 0.5])

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from playground.domains.landscape.config import FUNCTIONS
-from playground.domains.landscape.objectives import MINIMISERS, function, minimise, play
+from playground.domains.landscape.objectives import (
+    MINIMISERS,
+    coupling,
+    function,
+    minimise,
+    play,
+)
 from playground.game import Move, Player
 from playground.gradients import Differentiator
 from playground.parameters import Layout, Parameters
@@ -119,6 +125,33 @@ def test_game_gradients(members):
     field = gradients({"x": x.clone(), "y": y.clone()}, objectives)
     assert torch.allclose(field["x"], sigma * y + mu * x)
     assert torch.allclose(field["y"], -sigma * x + mu * y)
+
+
+@pytest.mark.parametrize("members", [1, 4])
+def test_a_matrix_game_of_different_sizes(members):
+    """F = (sigma B y + mu x, -sigma B'x + mu y)."""
+    source = torch.Generator().manual_seed(2)
+    x, y = (torch.randn(members, n, generator=source).double() for n in (3, 2))
+    matrix = [[1.0, 2.0], [0.0, -1.0], [0.5, 3.0]]
+    b = torch.tensor(matrix).double()
+    term = coupling("bilinear", matrix)
+    field = gradients(
+        {"x": x.clone(), "y": y.clone()}, {name: play(name, 0.7, 0.2, term) for name in "xy"}
+    )
+    assert torch.allclose(field["x"], 0.7 * y @ b.T + 0.2 * x)
+    assert torch.allclose(field["y"], -0.7 * x @ b + 0.2 * y)
+
+
+def test_matching_pennies_against_its_payoffs():
+    """The row player loses 1 where the coins agree: f = sum over coins of +-1, by finite sums."""
+    x, y = torch.tensor([[0.3], [-1.2]]).double(), torch.tensor([[2.0], [0.4]]).double()
+    p, q = torch.sigmoid(x), torch.sigmoid(y)
+    expected = p * q + (1 - p) * (1 - q) - p * (1 - q) - (1 - p) * q
+    term = coupling("matching_pennies")
+    assert torch.allclose(term(x, y), expected[:, 0])
+    origin = torch.zeros(1, 1).double()
+    near = gradients({"x": origin, "y": origin + 1e-6}, {"x": play("x", 1.0, 0.0, term)})["x"]
+    assert near.item() / 1e-6 == pytest.approx(0.25, abs=1e-9)  # locally bilinear, sigma = 1/4
 
 
 def test_gradient_noise_is_added_to_the_gradient():

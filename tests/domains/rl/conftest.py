@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from playground.config import Config, compose, members
 from playground.domains.rl.problem import PolicyGradient
 from playground.engine import Engine
-from playground.game import Context, Move
+from playground.game import Context, Move, Outcome
 from playground.optim.chain import Optimizer
 
 
@@ -42,8 +42,21 @@ class Game:
 
     def moves(self, iterations: int = 1) -> list[Move]:
         """The moves of the next iterations; nothing is updated."""
-        rounds = [r for _ in range(iterations) for r in self.problem.iteration(0.0)]
-        return [move for moves in rounds for move in moves]
+        made: list[Move] = []
+        for _ in range(iterations):
+            rounds, outcomes = self.problem.iteration(0.0), None
+            try:
+                while True:
+                    moves = rounds.send(outcomes)
+                    made += moves
+                    gradients = [self.engine.gradient(move) for move in moves]
+                    outcomes = {
+                        move.player: Outcome(gradient.terms, gradient.diagnostics)
+                        for move, gradient in zip(moves, gradients, strict=True)
+                    }
+            except StopIteration:
+                continue
+        return made
 
     def values(self, player: str = "agent") -> torch.Tensor:
         return self.players[player].parameters.values

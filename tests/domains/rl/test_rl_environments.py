@@ -6,7 +6,7 @@ import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from playground.domains.rl.environments import CartPoles, Episodes, Factory, next_seed
-from playground.domains.rl.rollout import Collector, gumbel
+from playground.domains.rl.rollout import Collector
 from playground.randomness import generators
 from playground.schema import ConfigError
 
@@ -18,15 +18,13 @@ def streams():
     return generators(range(V), "environment")
 
 
-def factory(env, limit):
-    return Factory(env, {"max_episode_steps": limit})
+def factory(env, limit, vectorization=None):
+    return Factory(env, {"max_episode_steps": limit}, vectorization)
 
 
 def generic(env, limit):
     """Episodes, also where a native vector exists."""
-    made = factory(env, limit)
-    made.native = False
-    return made.vector(streams())
+    return factory(env, limit, "sync").vector(streams())
 
 
 def actions(env, steps):
@@ -111,13 +109,11 @@ def test_transitions_are_those_of_single_environments(env, limit, oracle):
     assert (terminated & truncated).any() == (env == "CartPole-v1" and limit == 10)
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_reset_rows_are_not_valid_and_give_nothing(native):
-    made = factory("CartPole-v1", 10)
-    made.native = native
-    source = Collector(made.vector(streams()), 2, 3)
-    noise = gumbel(generators([0, 1], "action"), 100, 3, 2)
-    rollout = source.collect(lambda o: np.zeros((*o.shape[:2], 2), np.float32), noise)
+@pytest.mark.parametrize("kind", ["native", "sync"])
+def test_reset_rows_are_not_valid_and_give_nothing(kind):
+    made = factory("CartPole-v1", 10, kind)
+    source = Collector(made.vector(streams()), 2, 3, made.actions, lambda actions: actions)
+    rollout = source.collect(lambda seen, row: row, actions("CartPole-v1", 100).reshape(100, 2, 3))
     after = np.zeros_like(rollout.done)
     after[1:] = rollout.done[:-1]
     assert np.array_equal(rollout.valid, ~after)
@@ -130,10 +126,9 @@ def test_reset_rows_are_not_valid_and_give_nothing(native):
     assert ((last[:, 0] > 2.4) | (last[:, 2] > 12 * np.pi / 180)).all()
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_environments_rest_after_their_episodes(native):
-    made = factory("CartPole-v1", 15)
-    made.native = native
+@pytest.mark.parametrize("kind", ["native", "sync"])
+def test_environments_rest_after_their_episodes(kind):
+    made = factory("CartPole-v1", 15, kind)
     chosen = actions("CartPole-v1", 120)
     free, counted = made.vector(streams()), made.vector(streams())
     quota = np.array([1, 2, 3, 1, 2, 3])
@@ -157,37 +152,60 @@ def test_environments_rest_after_their_episodes(native):
         assert next_seed(stream) == next_seed(fresh)  # no seed was drawn while resting
 
 
-@pytest.mark.parametrize("quota", [None, np.array([1, 2, 3, 4, 5, 99])])
-@pytest.mark.parametrize(
-    ("env", "native"),
-    [("CartPole-v1", True), ("CartPole-v1", False), ("Acrobot-v1", False)],
-)
-def test_state_is_exact_in_the_middle_of_episodes(env, native, quota, tmp_path):
-    def build():
-        made = factory(env, 30)
-        made.native = native
-        return made.vector(streams())
+CASES = [
+    *((env, kind) for env in ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCar-v0",
+                              "MountainCarContinuous-v0") for kind in ("native", "sync")),
+    ("Acrobot-v1", "async"), ("Pendulum-v1", "async"), ("FrozenLake-v1", "sync"),
+    ("LunarLander-v3", "sync"), ("BipedalWalker-v3", "sync"), ("BipedalWalker-v3", "async"),
+    ("Hopper-v5", "sync"), ("Ant-v5", "sync"),
+]  # fmt: skip
+PACKAGES = {"LunarLander": "Box2D", "BipedalWalker": "Box2D", "Hopper": "mujoco", "Ant": "mujoco"}
 
-    vector, chosen = build(), actions(env, 160)
+
+@pytest.mark.parametrize("quota", [None, np.array([1, 2, 3, 4, 5, 99])])
+@pytest.mark.parametrize(("env", "kind"), CASES)
+def test_state_is_exact_in_the_middle_of_episodes(env, kind, quota, tmp_path):
+    """Through a file, into new environments; the old ones have played other episodes before."""
+    if package := PACKAGES.get(env.partition("-")[0]):
+        pytest.importorskip(package)
+    made = factory(env, 30, kind)
+    space, rng = made.actions, np.random.default_rng(7)
+
+    def draw():
+        if space.choices:
+            return rng.integers(space.choices[0], size=V)
+        return 1.5 * rng.normal(size=(V, *space.shape)).astype(np.float32)
+
+    vector = made.vector(streams())
     vector.begin(quota)
-    for row in chosen[:75]:
-        current = vector.advance(row)[0]
+    for _ in range(75):
+        current = vector.advance(draw())[0]
     torch.save(vector.capture(), tmp_path / "state.pt")
-    other = build()
+    other = made.vector(streams())
     other.begin()
     restored = other.restore(torch.load(tmp_path / "state.pt", weights_only=True))
     assert np.array_equal(current, restored)
-    for row in chosen[75:]:
-        for a, b in zip(vector.advance(row), other.advance(row), strict=True):
+    for _ in range(85):
+        chosen = draw()
+        for a, b in zip(vector.advance(chosen), other.advance(chosen), strict=True):
             assert np.array_equal(a, b)
+
+
+def test_replay_keeps_no_more_actions_than_it_needs():
+    vector = factory("Acrobot-v1", 30, "sync").vector(streams())
+    vector.begin(np.array([1, 1, 1, 1, 1, 50]))
+    for row in actions("Acrobot-v1", 200):
+        vector.advance(row)
+        assert len(vector.history) <= 30
+    assert [len(episode) for episode in vector._episodes()[:5]] == [0] * 5
 
 
 def test_the_factory_knows_its_environment():
     made = Factory("Acrobot-v1", {})
     assert (made.observation_size, made.num_actions, made.limit) == (6, 3, 500)
     assert made.threshold == gymnasium.spec("Acrobot-v1").reward_threshold == -100
-    assert not made.native
-    assert isinstance(made.vector(streams()), Episodes)
+    assert made.native
+    assert isinstance(Factory("Acrobot-v1", {}, "sync").vector(streams()), Episodes)
     cartpole = Factory("CartPole-v1", {})
     assert cartpole.native
     assert (cartpole.limit, cartpole.threshold) == (500, 475)
@@ -211,8 +229,8 @@ def test_actions_are_counted_from_the_first():
         ("no such", {}, "no such"),
         ("missing_package:Env-v0", {}, "missing_package"),
         ("CartPole-v1", {"colour": 1}, "colour"),
-        ("Pendulum-v1", {}, "needs discrete actions"),
-        ("toys/Mapped-v0", {}, "needs array observations"),
+        ("toys/Mapped-v0", {}, "observations must be an array .* or one integer"),
+        ("Blackjack-v1", {}, "observations must be an array .* or one integer"),
     ],
 )
 def test_environments_that_do_not_fit(env, kwargs, words):
@@ -221,3 +239,42 @@ def test_environments_that_do_not_fit(env, kwargs, words):
         Factory(env, kwargs)
     assert str(caught.value).startswith(f"problem.env={env}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_continuous_actions_are_clipped_and_stored_as_they_were():
+    made = Factory("Pendulum-v1", {})
+    assert (made.actions.kind, made.actions.shape, made.observation_size) == ("box", (1,), 3)
+    wild = np.random.default_rng(0).normal(0, 5, (50, V, 1)).astype(np.float32)
+    for kind in ("native", "sync"):
+        one, other = (Factory("Pendulum-v1", {}, kind).vector(streams()) for _ in range(2))
+        for a, b in zip(play(one, wild)[1:], play(other, wild.clip(-2, 2))[1:], strict=True):
+            assert all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+    assert np.array_equal(one.history, wild)
+
+
+def test_an_integer_observation_is_one_hot():
+    made = Factory("FrozenLake-v1", {"is_slippery": False})
+    assert (made.observation_size, made.vectorization) == (16, "sync")
+    vector = made.vector(streams())
+    right, down = np.full(V, 2), np.full(V, 1)
+    seen = [vector.begin(), *(vector.advance(a)[0] for a in (right, right, down))]
+    assert [s.argmax(axis=1).tolist() for s in seen] == [[n] * V for n in (0, 1, 2, 6)]
+    assert all((s.sum(axis=1) == 1).all() for s in seen)
+
+
+def test_layers_that_only_check_are_taken_off():
+    vector = factory("Acrobot-v1", 30, "sync").vector(streams())
+    assert all(env is env.unwrapped for env in vector.crew.envs)
+    assert vector.limit == 30
+
+
+def test_a_time_limit_below_another_layer_stays():
+    name = "toys/Scaled-v0"
+    if name not in gymnasium.registry:
+        scale = gymnasium.wrappers.TransformReward.wrapper_spec(func=lambda r: 2 * r)
+        gymnasium.register(name, rl_toys.Endless, max_episode_steps=8, additional_wrappers=(scale,))
+    vector = Factory(name, {}).vector(streams())
+    rows = play(vector, np.zeros((30, V), int))[1:]
+    assert vector.limit is None
+    assert [t for t, row in enumerate(rows) if row[3].all()] == [7, 16, 25]
+    assert {float(r) for row in rows for r in row[1]} == {0.0, 2.0}

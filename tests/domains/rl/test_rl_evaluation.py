@@ -29,7 +29,7 @@ def by_hand(made, episodes, member=0, env="CartPole-v1", **kwargs):
         seen, _ = single.reset(seed=next_seed(stream))
         total, length, done = 0.0, 0, False
         while not done:
-            logits = made.problem.policy(tensors, torch.tensor(seen))
+            logits = made.problem.policy.network(tensors, torch.tensor(seen))
             seen, reward, terminated, truncated, _ = single.step(int(logits.argmax()))
             total, length, done = total + reward, length + 1, terminated or truncated
         result.append((total, length))

@@ -3,8 +3,9 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from playground.domains.rl.objectives import ppo, reinforce, value_regression
-from playground.domains.rl.ppo import normalize
+from playground.domains.rl import policies
+from playground.domains.rl.batches import normalize
+from playground.domains.rl.objectives import clipped_surrogate, joined, reinforce, value_error
 from playground.gradients import reduced
 from playground.nets import MLP
 
@@ -18,9 +19,19 @@ def agent(seed=0, scale=2.0):
     return {"agent": {name: scale * tensor for name, tensor in tensors.items()}}
 
 
+def categorical(network):
+    return policies.Categorical(network, [network.sizes[-1]], single=True)
+
+
+def ppo(policy, value, *, value_coefficient=0.0, entropy_coefficient=0.0, clip_value=None):
+    return joined(
+        clipped_surrogate(categorical(policy), "agent", entropy_coefficient=entropy_coefficient),
+        value_error(value, "agent", coefficient=value_coefficient, clip_value=clip_value),
+    )
+
+
 def objective(**kwargs):
-    keys = {"value_coefficient": 0.0, "entropy_coefficient": 0.0, "clip_value": None}
-    return ppo(POLICY, VALUE, **{**keys, **kwargs})
+    return ppo(POLICY, VALUE, **kwargs)
 
 
 def rows(count, seed=0):
@@ -86,11 +97,11 @@ def test_ppo_gradient_is_that_of_its_loss(clip_value):
     assert_matches_differences(function, agent(), rows(40))
 
 
-def test_value_regression_gradient_is_that_of_its_loss():
+def test_value_error_gradient_is_that_of_its_loss():
     network = MLP((3, 4, 1), "tanh", "torch")
     params = {"value": network.init(0, "value")}
     batch = {k: v for k, v in rows(20).items() if k in ("observation", "target", "weight")}
-    assert_matches_differences(value_regression(network), params, batch)
+    assert_matches_differences(value_error(network, "value", coefficient=0.5), params, batch)
 
 
 def test_reinforce_gradient_is_that_of_its_loss():
@@ -99,7 +110,7 @@ def test_reinforce_gradient_is_that_of_its_loss():
     batch = {k: v.view(4, 5, *v.shape[1:]) for k, v in rows(20).items() if v.ndim}
     batch = {k: batch[k] for k in ("observation", "action", "advantage")}
     batch["mask"] = torch.ones(4, 5, dtype=torch.float64)
-    assert_matches_differences(reinforce(network), params, batch)
+    assert_matches_differences(reinforce(categorical(network)), params, batch)
 
 
 def test_terms_are_those_of_the_paper():
@@ -122,6 +133,23 @@ def test_terms_are_those_of_the_paper():
     outside = (ratio > 1 + CLIP) | (ratio < 1 - CLIP)
     assert np.array_equal(diagnostics["clip_fraction"].numpy(), outside)
     assert 0 < outside.sum() < 60
+    lost = ((advantage > 0) & (ratio > 1 + CLIP)) | ((advantage < 0) & (ratio < 1 - CLIP))
+    assert np.array_equal(diagnostics["zero_gradient"].numpy(), lost)
+    assert 0 < lost.sum() < outside.sum()
+    assert diagnostics["approx_kl_k1"].numpy() == pytest.approx(-np.log(ratio))
+
+
+def test_extreme_ratios_are_those_of_rows_that_count():
+    batch, params = rows(60), agent()
+    choice = Categorical(logits=POLICY(params["agent"], batch["observation"]))
+    ratio = (choice.log_prob(batch["action"]) - batch["log_prob"]).exp().numpy()
+    for ranked in (ratio.argsort(), ratio.argsort()[::-1]):
+        batch["weight"] = torch.ones(60, dtype=torch.float64)
+        batch["weight"][ranked[:7].copy()] = 0
+        _, diagnostics = objective()(params, batch)
+        used = np.delete(ratio, ranked[:7])
+        assert diagnostics["ratio_max"].item() == pytest.approx(used.max(), rel=1e-12)
+        assert diagnostics["ratio_min"].item() == pytest.approx(used.min(), rel=1e-12)
 
 
 def single(log_ratio, advantage):
@@ -146,7 +174,9 @@ def single(log_ratio, advantage):
     ],
 )
 def test_clipped_samples_have_no_gradient_at_all(ratio, advantage, clipped):
-    result = gradient(objective(), agent(), single(np.log(ratio), advantage))
+    batch = single(np.log(ratio), advantage)
+    result = gradient(objective(), agent(), batch)
+    assert objective()(agent(), batch)[1]["zero_gradient"].tolist() == [clipped]
     assert all(bool((g == 0).all()) for g in result.values()) == clipped
 
 
@@ -161,8 +191,9 @@ def test_the_kl_estimate_is_never_negative(dtype):
     batch = {
         "observation": zeros[:, None], "action": zeros.long(), "log_prob": zeros - np.log(2)
         - change, "advantage": zeros, "target": zeros, "clip": torch.tensor(CLIP, dtype=dtype),
+        "weight": torch.ones_like(change),
     }  # fmt: skip
-    function = ppo(policy, value, value_coefficient=0.5, entropy_coefficient=0, clip_value=None)
+    function = ppo(policy, value, value_coefficient=0.5)
     estimate = function(tensors, batch)[1]["approx_kl"]
     assert (estimate >= 0).all()
     x = torch.log_softmax(torch.zeros(2, dtype=dtype), 0)[0] - batch["log_prob"]  # as rounded

@@ -4,7 +4,7 @@ import torch
 from rl_toys import paths
 from torch.distributions import Categorical
 
-from playground.domains.rl.ppo import explained_variance
+from playground.domains.rl.batches import explained_variance
 from playground.game import Move
 
 SIZES = {
@@ -26,7 +26,7 @@ def test_the_first_ratio_is_one(game, size, members):
     assert diagnostics["clip_fraction"].tolist() == [0.0] * members
     for k in range(members):
         tensors = made.players["agent"].parameters.member(k)
-        logits = made.problem.policy(tensors, move.batch["observation"][k])
+        logits = made.problem.policy.network(tensors, move.batch["observation"][k])
         taken = Categorical(logits=logits).log_prob(move.batch["action"][k])
         assert (taken - move.batch["log_prob"][k]).exp().numpy() == pytest.approx(1, abs=2e-6)
 
@@ -58,8 +58,7 @@ def test_an_epoch_takes_every_row_once(game, size):
     made = game(*SIZES[size], "members=2", "algorithm.normalize_advantage=false",
                 "algorithm.epochs=3")  # fmt: skip
     problem = made.problem
-    rollout = problem.collector.collect(made.problem.act, problem.draw(problem.algorithm.num_steps))
-    batch = problem.batch(rollout, problem.values(rollout.observation))
+    batch = problem.batch(problem.collect(problem.algorithm.num_steps))
     count = batch["action"].shape[1]
     numbers = torch.arange(2 * count).view(2, count)
     batch["number"] = numbers
@@ -86,8 +85,7 @@ def test_rows_of_a_reset_have_no_influence(game, members):
     gradients = []
     for k, one in enumerate(made):
         problem = one.problem
-        rollout = problem.collector.collect(problem.act, problem.draw(50))
-        batch = problem.batch(rollout, problem.values(rollout.observation))
+        batch = problem.batch(problem.collect(50))
         masked = batch["weight"] == 0
         assert 3 < masked.sum() < 100 * members
         if k:
@@ -97,7 +95,7 @@ def test_rows_of_a_reset_have_no_influence(game, members):
                 batch[name][masked] += 3.0
         clip = torch.full((members,), 0.2)
         pieces = [p | {"clip": clip} for p in problem.minibatches(batch)]
-        moves = [Move("agent", problem.objective, p) for p in pieces]
+        moves = [Move("agent", problem.objectives["agent"], p) for p in pieces]
         gradients.append(torch.stack([one.engine.gradient(move).value for move in moves]))
     assert torch.equal(gradients[0], gradients[1])
     assert (gradients[0].norm(dim=-1) > 0).all()
@@ -132,10 +130,8 @@ def test_counters(game):
 def test_explained_variance(game):
     made = game("members=2", *SIZES["small"])
     problem = made.problem
-    rollout = problem.collector.collect(problem.act, problem.draw(50))
-    values = problem.values(rollout.observation)
-    batch = problem.batch(rollout, values)
-    result = explained_variance(rollout, values, batch)
+    batch = problem.batch(problem.collect(50))
+    result = explained_variance(batch)
     for k in range(2):
         used = batch["weight"][k].numpy() > 0
         target, value = batch["target"][k].numpy()[used], batch["value"][k].numpy()[used]

@@ -65,8 +65,12 @@ def test_the_module_computes_what_the_player_computes(game, algorithm):
         value = modules["agent"]["value"] if "agent" in modules else modules["value"]
         policy = modules["agent"]["policy"] if "agent" in modules else modules["policy"]
         assert values[:, k] == pytest.approx(value(x[:, k])[..., 0].detach().numpy(), abs=1e-5)
-        logits = made.problem.act(observation[0])[k]
-        assert logits == pytest.approx(policy(x[0, k]).detach().numpy(), abs=1e-6)
+        logits = policy(x[:, k]).detach()
+        greedy = np.stack([made.problem.act(o, None)[k] for o in observation])
+        assert np.array_equal(greedy, logits.argmax(-1).numpy())
+        log_p = made.problem.statistics(x.transpose(0, 1).flatten(1, 2))["log_p"][k]
+        expected = logits.log_softmax(-1).numpy()
+        assert log_p.view(5, 3, -1).numpy() == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "reinforce"])

@@ -29,7 +29,7 @@ def expected_gradient(made, weighted):
     """
     layout = made.players["policy"].parameters.layout
     flat = made.values("policy")[0].clone().requires_grad_()
-    logits = made.problem.policy(layout.views(flat), torch.eye(7, dtype=torch.float64))
+    logits = made.problem.policy.network(layout.views(flat), torch.eye(7, dtype=torch.float64))
     log = torch.log_softmax(logits, -1)
     total = torch.zeros((), dtype=torch.float64)
     for path in paths():
@@ -45,7 +45,7 @@ def expected_gradient(made, weighted):
 
 
 @pytest.mark.parametrize("weighted", [True, False])
-@pytest.mark.parametrize("baseline", ["learned", "none"])
+@pytest.mark.parametrize("baseline", ["learned", "mean", "none"])
 def test_the_estimate_is_unbiased(game, weighted, baseline):
     made = tree(game, f"algorithm.discount_weight={str(weighted).lower()}",
                 f"algorithm.baseline={baseline}", "members=1")  # fmt: skip

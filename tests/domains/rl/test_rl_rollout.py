@@ -5,7 +5,8 @@ from rl_toys import random_rollout
 from scipy import stats
 
 from playground.domains.rl.environments import Factory
-from playground.domains.rl.rollout import Collector, actor, advantages, gumbel, returns_to_go
+from playground.domains.rl.policies import Categorical, host_forward
+from playground.domains.rl.rollout import Collector, advantages, returns_to_go
 from playground.nets import MLP
 from playground.randomness import generators
 
@@ -82,6 +83,10 @@ def test_returns_to_go_are_direct_sums(gamma):
         assert result[t, m, e] == pytest.approx(expected, rel=1e-12, abs=1e-12)
 
 
+def gumbel(streams, steps, num_envs, choices):
+    return Categorical(MLP((1, choices)), [choices], single=True).noise(streams, steps, num_envs)
+
+
 def test_gumbel_max_samples_the_softmax():
     logits = np.array([0.0, 1.0, -2.0, 0.5], np.float32)
     noise = gumbel(generators([0, 1], "action"), 500, 100, 4)
@@ -113,16 +118,21 @@ def test_actor_module_and_network_agree(members, activation):
     network = MLP((4, 16, 8, 3), activation, "torch", prefix="policy.")
     own = [network.init(k, "agent") for k in range(members)]
     tensors = {n: torch.stack([t[n] for t in own]).float() for n in own[0]}
-    act = actor(network, tensors)
+    act = Categorical(network, [3], single=True).actor(tensors)
+    forward = host_forward(network, tensors)
     observation = np.random.default_rng(0).normal(size=(members, 5, 4)).astype(np.float32)
+    noise = np.random.default_rng(1).gumbel(size=(members, 5, 3)).astype(np.float32)
     for _ in range(2):
-        logits = act(observation)
+        features, logits = forward(observation)
         assert logits.shape == (members, 5, 3)
+        assert np.array_equal(act(observation, None), logits.argmax(-1))
+        assert np.array_equal(act(observation, noise), (logits + noise).argmax(-1))
         for k in range(members):
             module = network.module()
             module.load_state_dict({n[7:]: t[k] for n, t in tensors.items()})
             x = torch.tensor(observation[k])
             assert logits[k] == pytest.approx(module(x).detach().numpy(), abs=1e-5)
+            assert features[k] == pytest.approx(module[:-1](x).detach().numpy(), abs=1e-5)
             mine = network({n: t[k] for n, t in tensors.items()}, x)
             assert torch.allclose(mine, module(x), atol=1e-6)
         for tensor in tensors.values():
@@ -131,15 +141,18 @@ def test_actor_module_and_network_agree(members, activation):
 
 def collector(limit=12):
     streams = generators(range(6), "environment")
-    return Collector(Factory("CartPole-v1", {"max_episode_steps": limit}).vector(streams), 2, 3)
+    factory = Factory("CartPole-v1", {"max_episode_steps": limit})
+    return Collector(factory.vector(streams), 2, 3, factory.actions, lambda actions: actions)
+
+
+def act(observation, noise):
+    """What the largest noise says."""
+    return noise.argmax(-1)
 
 
 def test_two_rollouts_are_one_cut_in_two():
     noise = gumbel(generators([0, 1], "action"), 60, 3, 2)
     whole = collector()
-
-    def act(observation):
-        return np.zeros((*observation.shape[:2], 2), np.float32)
 
     one = whole.collect(act, noise)
     for cut in range(1, 60):
@@ -157,9 +170,6 @@ def test_two_rollouts_are_one_cut_in_two():
 def test_returns_of_training_episodes():
     noise = gumbel(generators([0, 1], "action"), 300, 3, 2)
     source = collector(limit=500)
-
-    def act(observation):
-        return np.zeros((*observation.shape[:2], 2), np.float32)
 
     rollouts = [source.collect(act, noise[:130]), source.collect(act, noise[130:])]
     done = np.concatenate([r.done for r in rollouts])

@@ -1,0 +1,82 @@
+#!/usr/bin/env python
+"""Final returns of the shipped defaults, ten members each: scripts/returns.py [CASE...].
+
+Every case is one command; the same folder goes on where it was stopped. Prints the table of
+docs/benchmarks.md: the final policy's deterministic raw return over 100 episodes a member, its
+mean with the 95 % t interval over members, the interquartile mean with the 95 % bootstrap
+interval, and how many members reach the bar. A bar is met when the upper end of the mean's
+interval is at or above it.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import playground
+from playground.report.aggregate import stratified_bootstrap
+from playground.study import go_on, interval
+
+CASES: dict[str, tuple[list[str], float | None, str]] = {
+    "cartpole-ppo": (["problem=rl/cartpole", "algorithm=ppo"], 495, "rl-zoo 500.0, 100k"),
+    "cartpole-trpo": (["problem=rl/cartpole", "algorithm=trpo"], 495, "rl-zoo 500.0, 100k"),
+    "cartpole-a2c": (["problem=rl/cartpole", "algorithm=a2c"], 495, "rl-zoo 500.0, 500k"),
+    "cartpole-reinforce": (
+        ["problem=rl/cartpole", "algorithm=reinforce", "budget.env_steps=200000"], 483,
+        "SLM-Lab 483.3, 200k",
+    ),
+    "acrobot-ppo": (["problem=rl/acrobot", "budget.env_steps=300000"], -82, "SLM-Lab -81.3, 300k"),
+    "pendulum-ppo": (["problem=rl/pendulum"], -175, "rl-zoo -172.2, 100k"),
+    "mountain_car_continuous-ppo": (
+        ["problem=rl/mountain_car_continuous"], 88, "rl-zoo 88.3, 20k"),
+    "mountain_car_continuous-trpo": (
+        ["problem=rl/mountain_car_continuous", "algorithm=trpo"], 92, "rl-zoo 92.5, 50k"),
+    "lunar_lander-ppo": (["problem=rl/lunar_lander"], 220, "rl-zoo 242.1 (v2), 1M"),
+}  # fmt: skip
+"""{case: (overrides, bar, where the bar comes from)}."""
+
+
+HEAD = (
+    "| command | mean [95 % t] | interquartile mean [95 % bootstrap] | members at the bar | bar | "
+    "| wall time |\n| --- | --- | --- | --- | --- | --- | --- |"
+)
+
+
+def row(case: str, run: "playground.record.reader.Run") -> str:
+    """One line of the table, in Markdown."""
+    overrides, bar, source = CASES[case]
+    final = run.metric("return")[1][-1]
+    mean, low, high = interval(final)
+    middle, under, over = stratified_bootstrap([final])
+    reached = "" if bar is None else f"{int((final >= bar).sum())} of {len(final)}"
+    met = "" if bar is None else "met" if high >= bar else "not met"
+    command = " ".join(["playground", *overrides, "members=10"])
+    return (f"| `{command}` | {mean:.1f} [{low:.1f}, {high:.1f}] | "
+            f"{middle:.1f} [{under:.1f}, {over:.1f}] | {reached} | {bar} ({source}) | {met} | "
+            f"{run.manifest['seconds']:.0f} s |")  # fmt: skip
+
+
+def main() -> None:
+    """Run the cases, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("case", nargs="*", help=f"of {', '.join(CASES)}; all without one")
+    parser.add_argument("--out", type=Path, default=Path("runs/returns"), help="folder of the runs")
+    parser.add_argument("--members", type=int, default=10)
+    given = parser.parse_args()
+    unknown = [case for case in given.case if case not in CASES]
+    if unknown:
+        sys.exit(f"returns: {unknown[0]}: unknown (allowed are {', '.join(CASES)})")
+    rows = []
+    for case in given.case or CASES:
+        path = given.out / case
+        path.parent.mkdir(parents=True, exist_ok=True)
+        run = go_on(path, [*CASES[case][0], f"members={given.members}"])
+        rows.append(row(case, run))
+        print(rows[-1], flush=True)
+    print(f"\n{HEAD}")
+    print("\n".join(rows))
+
+
+if __name__ == "__main__":
+    main()
