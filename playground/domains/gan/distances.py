@@ -31,7 +31,7 @@ CHUNK = 32
 
 def chunked(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     """``function`` of tensors with the same leading axis, ``CHUNK`` rows at a time."""
-    parts = zip(*(tensor.split(CHUNK) for tensor in tensors), strict=True)
+    parts = zip(*(torch.split(tensor, CHUNK) for tensor in tensors), strict=True)
     return torch.cat([function(*part) for part in parts])
 
 
