@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from playground.record.atomic import write_atomic
@@ -41,9 +42,6 @@ DOTS = 90
 FRAME, LAST = 220, 2500
 """Milliseconds of a frame, and of the last one (ours)."""
 
-COLORS_KEPT = 128
-"""Of the palette that all frames share (ours)."""
-
 CURVES = ("frechet", "coverage", "high_quality", "reverse_kl", "sliced_wasserstein", "mmd")
 """Metrics beside the samples: the first two that the run has."""
 
@@ -66,19 +64,27 @@ def write(view: View, path: Path) -> Path | None:
 
 
 def encode(frames: "list[Image]") -> bytes:
-    """Frames as a GIF that repeats, all in the palette of the last and the middle one."""
-    from PIL import Image
-
-    width, height = frames[0].size
-    sample = Image.new("RGB", (width, 2 * height))
-    sample.paste(frames[-1], (0, 0))
-    sample.paste(frames[len(frames) // 2], (0, height))
-    palette = sample.quantize(COLORS_KEPT)
-    coded = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    """Frames as a GIF that repeats, each in a palette of its own: colours move with training."""
+    coded = [_coded(frame) for frame in frames]
     buffer = io.BytesIO()
     coded[0].save(buffer, format="GIF", save_all=True, append_images=coded[1:], loop=0,
                   duration=[FRAME] * (len(coded) - 1) + [LAST], optimize=False)  # fmt: skip
     return buffer.getvalue()
+
+
+def _coded(frame: "Image") -> "Image":
+    """A frame in 256 colours: its own commonest ones, and thin lines' and dots' that they miss."""
+    from PIL import Image
+
+    common = frame.quantize(240).getpalette() or []
+    shades = [to_rgb(color) for color in (COLORS[0], gan.SAMPLES)]
+    extra = [
+        round(255 * (1 - share * (1 - value)))
+        for shade in shades for share in np.linspace(1 / 8, 1, 8) for value in shade
+    ]  # fmt: skip
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(common[: 3 * 240] + extra)
+    return frame.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
 def _frame(view: View, iteration: int, paint: Callable[[Axes, int], None]) -> "Image":
@@ -113,9 +119,10 @@ def _curve(ax: Axes, view: View, name: str, iteration: int, *, x: bool) -> None:
     values = series.values[:, 0]
     now = series.x <= iteration
     shown = values[now][-1] if now.any() else np.nan
-    heading(ax, metric_text(view, name), number(float(shown), 3))
+    heading(ax, metric_text(view, name))
+    ax.set_title(number(float(shown), 3), fontsize=SUBTITLE, color=MUTED, loc="right", pad=6)
     if not is_linear(name) and (values[np.isfinite(values)] > 0).all():
-        value_scale(ax, "log", fine=True)
+        value_scale(ax, "log")
     if perfect and (ax.get_yscale() == "linear" or perfect.values[0, 0] > 0):
         ax.axhline(perfect.values[0, 0], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         ax.text(series.x.max(), perfect.values[0, 0], "perfect sampler ", fontsize=TICK,

@@ -39,6 +39,9 @@ PANELS, SHOWN = 4, 100
 REACH = 0.1
 """Of a long arrow (95 % are shorter), as a share of the panel's width (ours)."""
 
+CUT = 2.0
+"""Where the others are cut, in long arrows (ours)."""
+
 LOGISTIC = ("minimax", "nonsaturating")
 LEVELS = {"minimax": 0.0, "nonsaturating": 0.0, "hinge": 0.0, "least_squares": 0.5}
 """Losses whose D(x) has a sigmoid, and where those that have a border have it."""
@@ -161,7 +164,9 @@ def paint(
         long = long_arrow(one.arrows)
         if long > 0:
             every = -(-len(one.arrows) // SHOWN)
-            tips = one.arrows[::every] / long * REACH * (box[1] - box[0])
+            tips = one.arrows[::every] / long
+            lengths = np.linalg.norm(tips, axis=1, keepdims=True)
+            tips *= REACH * (box[1] - box[0]) * np.minimum(1, CUT / np.maximum(lengths, CUT))
             ax.quiver(*one.points[::every].T, *tips.T, angles="xy", scale_units="xy", scale=1.0,
                       width=0.0035, color=INK, alpha=0.75, headwidth=4, zorder=4)  # fmt: skip
     ax.set_xlim(box[0], box[1])
@@ -227,7 +232,7 @@ def caption(view: View, scenes: list[Scene]) -> str:
     words.append(f"Samples and scores are of the {generator} generator." if generator else "")
     if scenes[0].samples is not None and scenes[0].samples.shape[1] == 2:
         words.append("Arrows: minus the gradient of the generator's loss by each sample, to scale "
-                     "within a panel.")  # fmt: skip
+                     "within a panel, the longest cut.")  # fmt: skip
         words.append("Grey line: D(x) is undecided." if loss_of(view) in LEVELS else "")
     words.append("Reverse KL in nats." if view.has("reverse_kl") else "")
     perfect = []

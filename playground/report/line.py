@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from playground.report.style import COLORS, INK, MUTED, TICK, Sheet, heading
+from playground.report.style import COLORS, INK, LABEL, TICK, Sheet, heading
 from playground.report.text import subtitle, title
 from playground.report.view import Array, View
 
@@ -16,12 +16,17 @@ def figure(view: View, panels: list[tuple[str, int, int, str]], caption: str) ->
     """Draw panels of (heading, iteration, member, scores)."""
     sheet = Sheet.make(title(view), subtitle(view), caption, width=13.0, body=2.6,
                        margins=(0.6, 0.7))  # fmt: skip
+    sheet.bottom += 0.035  # two lines of scores
     cells = sheet.grid(1, len(panels), wspace=0.42)
     for index, (head, iteration, member, scores) in enumerate(panels):
         ax = sheet.panel(cells[0, index])
         heading(ax, head)
         paint(ax, view, iteration, member, last=index == len(panels) - 1)
         ax.set_xlabel(scores, fontsize=TICK, color=INK, labelpad=6)
+    handles, labels = sheet.figure.axes[0].get_legend_handles_labels()
+    height = float(sheet.figure.get_figheight())
+    sheet.figure.legend(handles, labels, loc="upper right", ncols=2, frameon=False, fontsize=LABEL,
+                        bbox_to_anchor=(sheet.right, 1 - 0.12 / height))  # fmt: skip
     return sheet.figure
 
 
@@ -56,4 +61,3 @@ def paint(ax: Axes, view: View, iteration: int, member: int, *, last: bool) -> N
     other.spines[["top", "left"]].set_visible(False)
     if last:
         other.set_ylabel("D(x), logit", color=COLORS[0], fontsize=TICK)
-        ax.legend(fontsize=TICK - 1, frameon=False, labelcolor=MUTED)

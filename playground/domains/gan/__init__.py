@@ -1,1 +1,1 @@
-"""Generative adversarial networks on mixtures of Gaussians, and the Dirac-GAN."""
+"""Generative adversarial networks on points and small images, and the Dirac-GAN."""

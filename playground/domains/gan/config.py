@@ -54,7 +54,7 @@ class PenaltyConfig:
 
 @dataclass(slots=True)
 class GanConfig:
-    """A generator and a discriminator play on a mixture of Gaussians, or on one point mass."""
+    """A generator and a discriminator play on points, small images, or one point mass."""
 
     name: str = text("gan/ring")
     data: str = choice("ring", DATA, "the distribution of real samples")

@@ -17,11 +17,22 @@ Shape legend: M members (or blocks of members), N fake and R real samples, D dim
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 PRECISION_K, DENSITY_K = 3, 5
+
+
+CHUNK = 32
+"""Members whose kernels are in memory at once, some 8 MB each (ours)."""
+
+
+def chunked(function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """``function`` of tensors with the same leading axis, ``CHUNK`` rows at a time."""
+    parts = zip(*(torch.split(tensor, CHUNK) for tensor in tensors), strict=True)
+    return torch.cat([function(*part) for part in parts])
 
 
 def directions(dimension: int, count: int, device: torch.device) -> Tensor:

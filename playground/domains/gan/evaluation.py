@@ -80,7 +80,7 @@ class PointJudge:
         kept = self._blocks(reference)
         self.projected = distances.projections(kept, self.along)
         self.kernel = kept[:, :KERNEL_SAMPLES].contiguous()
-        self.width = distances.bandwidth(self.kernel)
+        self.width = distances.chunked(distances.bandwidth, self.kernel)
         self._perfect = {f"{k}/perfect": v for k, v in self.scores(real, full=True)[0].items()}
 
     def perfect(self) -> Scores:
@@ -96,7 +96,9 @@ class PointJudge:
                 "sliced_wasserstein": distances.sliced_wasserstein(
                     distances.projections(parts, self.along), self.projected
                 ),
-                "mmd": distances.mmd(parts[:, :KERNEL_SAMPLES], self.kernel, self.width),
+                "mmd": distances.chunked(
+                    distances.mmd, parts[:, :KERNEL_SAMPLES], self.kernel, self.width
+                ),
             }
             _add(found, metrics, errors)
         return metrics, errors
@@ -143,7 +145,7 @@ class ImageJudge:
         found = {"frechet": distances.frechet(distances.moments(parts), self.moments)}
         if full:
             real = self.reference[:KERNEL_SAMPLES].expand(len(parts), -1, -1)
-            found["kernel_distance"] = distances.kernel_distance(parts, real)
+            found["kernel_distance"] = distances.chunked(distances.kernel_distance, parts, real)
             each = [
                 distances.manifold_scores(part, self.reference[:HELD_SAMPLES]) for part in parts
             ]

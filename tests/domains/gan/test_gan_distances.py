@@ -162,3 +162,11 @@ def test_manifold_scores_of_the_same_samples_and_of_collapse():
     assert found["precision"] > 0.9
     assert found["recall"] < 0.2
     assert found["coverage"] < 0.2
+
+
+def test_chunks_change_nothing(monkeypatch):
+    monkeypatch.setattr(distances, "CHUNK", 3)
+    x, y = (torch.from_numpy(np.random.default_rng(k).normal(size=(8, 20, 2))) for k in (0, 1))
+    width = torch.linspace(0.5, 2, 8, dtype=torch.float64)
+    found = distances.chunked(distances.mmd, x, y, width)
+    assert torch.allclose(found, distances.mmd(x, y, width), rtol=1e-12)

@@ -62,6 +62,26 @@ def test_optimal_discriminators_loss_is_log_4_minus_2_jsd(loss, distance, expect
     assert [s.item() for s in slopes] == pytest.approx([0, 0], abs=1e-10)  # it is the optimum
 
 
+@pytest.mark.parametrize("distance", [0.5, 1.0, 2.0, 3.0])
+def test_a_linear_discriminator_learns_the_optimal_logit(distance):
+    """Its minimum, found from 0 by a minimiser of its own: slope -m and bias m^2 / 2."""
+    params, batch = shifted_normals(distance)
+    tensors = {k: torch.zeros_like(v).requires_grad_() for k, v in params["discriminator"].items()}
+    objective = discriminate(shift, LINEAR, LOSSES["minimax"], {})
+    rule = torch.optim.LBFGS(tensors.values(), max_iter=100, line_search_fn="strong_wolfe",
+                             tolerance_grad=1e-10, tolerance_change=1e-14)  # fmt: skip
+
+    def closure():
+        rule.zero_grad()
+        total, _ = reduced(objective, {**params, "discriminator": tensors}, batch)
+        total.backward()
+        return total
+
+    rule.step(closure)
+    assert tensors["0.weight"].item() == pytest.approx(-distance, abs=1e-6)
+    assert tensors["0.bias"].item() == pytest.approx(distance**2 / 2, abs=1e-6)
+
+
 def test_generators_loss_where_real_and_fake_agree():
     params, batch = shifted_normals(0.0)
     for name, expected in {"nonsaturating": math.log(2), "minimax": -math.log(2)}.items():

@@ -9,6 +9,7 @@ import torch
 
 from playground.config import compose
 from playground.domains.gan.averages import Averages
+from playground.resume import changed
 from playground.schema import ConfigError
 
 SMALL = (
@@ -217,6 +218,14 @@ def test_arrays_show_samples_field_and_arrows(game):
 def test_bad_configurations_get_one_clear_line(override, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         compose(["problem=gan/ring", *override.split()])
+
+
+def test_annealed_noise_keeps_a_run_from_getting_longer():
+    longer = ["budget.iterations=9000"]
+    plain = [*SMALL, "optimizer.schedule=constant"]
+    assert changed(compose(plain), longer).budget.iterations == 9000
+    with pytest.raises(ConfigError, match="gan/ring anneals over the budget"):
+        changed(compose([*plain, "problem.instance_noise=0.1"]), longer)
 
 
 def test_the_dirac_gan_has_no_averaged_metrics():
