@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw runs and sweeps side by side: scripts/report.py RUN_OR_SWEEP... [--out DIR].
+"""Draw runs and sweeps side by side: scripts/report.py RUN_OR_SWEEP... [--out DIR] [--animate].
 
 One run: its own figures. Several, or a sweep: a table and the comparison, the race of
 optimizers on a landscape, curves over a learning rate that varies, and the cross-domain figure.
@@ -27,10 +27,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="DIR",
                         help="where files go; else figures/ of the only run or sweep, or "
                         "runs/<date>/<time>-report")  # fmt: skip
+    parser.add_argument("--animate", action="store_true",
+                        help="also a GIF of training, of the only run, a GAN's")  # fmt: skip
     given = parser.parse_args()
     from playground.record.atomic import RecordError
     from playground.record.reader import Run, load
-    from playground.report import draw_all
+    from playground.report import animate, draw_all
     from playground.report.compare import report
 
     try:
@@ -39,13 +41,18 @@ def main() -> int:
         sys.stderr.write(f"report: {error}\n")
         return 2
     only = records[0] if len(records) == 1 else None
+    if given.animate and not isinstance(only, Run):
+        sys.stderr.write("report: --animate takes one run\n")
+        return 2
     out = given.out or (
         only.path / "figures" if only else Path("runs") / time.strftime("%Y-%m-%d/%H-%M-%S-report")
     )
     try:
         drawn = draw_all(only, out) if isinstance(only, Run) else []
+        if given.animate and isinstance(only, Run):
+            drawn.append(animate(only, out))
         written, table = report(given.paths, out)
-    except RecordError as error:
+    except (RecordError, ValueError) as error:
         sys.stderr.write(f"report: {error}\n")
         return 1
     print(table)

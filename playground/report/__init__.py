@@ -4,6 +4,7 @@
     gradient_norms   tensor x update heat map, a panel a player; any run with tier 0
     game             flow, paths and eigenvalues; runs that measured the game
     landscape, supervised, gan, rl    the picture of the domain
+    animation        a GIF of training; GANs, and only when asked for
 
 Several runs side by side are in ``playground.report.compare`` (``scripts/report.py``).
 Matplotlib is imported when a figure is drawn, and only through its object interface.
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from playground.record.reader import Run
 
-__all__ = ["draw", "draw_all", "names"]
+__all__ = ["animate", "draw", "draw_all", "names"]
 
 HOMES = {"overview": "overview", "gradient_norms": "heatmap"}
 """{figure: module} of the figures that every run has."""
@@ -39,11 +40,36 @@ def draw(run: "Run", name: str = "overview") -> Path:
         ValueError: no such figure, or the records do not hold what it shows.
         RecordError: the records cannot be read or the figure cannot be written.
     """
+    if name == "animation":
+        return animate(run)
     if name not in names(run):
         raise ValueError(f"figure {name}: this run has {', '.join(names(run))}")
     path = _draw(run, name)
     if path is None:
         raise ValueError(f"figure {name}: the records of {run.path} do not hold what it shows")
+    return path
+
+
+def animate(run: "Run", folder: Path | None = None) -> Path:
+    """Draw the training of a GAN as ``figures/animation.gif``.
+
+    Args:
+        run: the record.
+        folder: where to; null is the run's own ``figures/``.
+
+    Raises:
+        ValueError: the records do not hold what it shows.
+        RecordError: the records cannot be read or the file cannot be written.
+    """
+    from playground.report.animation import write
+    from playground.report.style import make_folder
+    from playground.report.view import View
+
+    folder = folder or run.path / "figures"
+    make_folder(folder)
+    path = write(View(run), folder / "animation.gif")
+    if path is None:
+        raise ValueError(f"figure animation: the records of {run.path} hold no samples over time")
     return path
 
 

@@ -3,7 +3,7 @@
 Samples over the data, the discriminator's D(x) as the ground, and on samples the generator's
 gradient as arrows: minus the gradient of its loss by the sample. One member: its course over
 training; several: the last state of the first four. The Dirac-GAN: paths in the plane of its two
-parameters.
+parameters. On the line: ``line.py``; images: ``images.py``.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from playground.report import landscape
+from playground.report import images, landscape, line
 from playground.report.style import (
     DIVERGING,
     INK,
@@ -38,6 +38,15 @@ PANELS, SHOWN = 4, 100
 
 REACH = 0.1
 """Of a long arrow (95 % are shorter), as a share of the panel's width (ours)."""
+
+LOGISTIC = ("minimax", "nonsaturating")
+LEVELS = {"minimax": 0.0, "nonsaturating": 0.0, "hinge": 0.0, "least_squares": 0.5}
+"""Losses whose D(x) has a sigmoid, and where those that have a border have it."""
+
+SCORES = {
+    "high_quality": "{} high quality", "reverse_kl": "reverse KL {}",
+    "sliced_wasserstein": "sliced W {}",
+}  # fmt: skip
 
 DATA, SAMPLES = "#5A5A5A", "#B3123C"
 
@@ -60,21 +69,35 @@ def figure(view: View) -> Figure | None:
     """Draw the picture; None while there are no samples."""
     if "trajectory" in view.arrays:
         return landscape.figure(view)
+    if view.arrays.get("images"):
+        return images.figure(view)
     if not view.arrays.get("samples"):
         return None
     scenes = choose(view)
+    if scenes[0].samples is not None and scenes[0].samples.shape[1] == 1:
+        panels = [(head(view, s), s.iteration, s.member, scores(view, s)) for s in scenes]
+        return line.figure(view, panels, caption(view, scenes))
     sheet = Sheet.make(title(view), subtitle(view), caption(view, scenes), width=13.0,
                        body=2.75, margins=(0.3, 0.95))  # fmt: skip
     cells = sheet.grid(1, len(scenes), wspace=0.06)
-    box = limits(scenes)
+    box, loss = limits(scenes), loss_of(view)
     for index, scene in enumerate(scenes):
         ax = sheet.panel(cells[0, index])
-        head = f"member {scene.member}" if len(view.members) > 1 else f"iteration {scene.iteration}"
-        heading(ax, head)
-        paint(ax, scene, box)
+        heading(ax, head(view, scene))
+        paint(ax, scene, box, loss)
         ax.set_xlabel(scores(view, scene), fontsize=TICK, color=INK, labelpad=6)
-    _key(sheet, scenes)
+    _key(sheet, scenes, loss)
     return sheet.figure
+
+
+def head(view: View, one: Scene) -> str:
+    """What a panel differs in from its neighbours."""
+    return f"member {one.member}" if len(view.members) > 1 else f"iteration {one.iteration}"
+
+
+def loss_of(view: View) -> str:
+    """The adversarial loss, which says what the discriminator's output means."""
+    return str((view.config.get("loss") or {}).get("name", "nonsaturating"))
 
 
 def choose(view: View) -> list[Scene]:
@@ -117,15 +140,19 @@ def limits(scenes: list[Scene]) -> tuple[float, float, float, float]:
     return -half, half, -half, half
 
 
-def paint(ax: Axes, one: Scene, box: tuple[float, float, float, float]) -> None:
+def paint(
+    ax: Axes, one: Scene, box: tuple[float, float, float, float], loss: str = "nonsaturating"
+) -> None:
     """Field, data, samples and arrows of one panel."""
     bare(ax)
     if one.field is not None and one.axes is not None:
-        ax.imshow(probability(one.field), cmap=DIVERGING, vmin=0, vmax=1, origin="lower",
+        ax.imshow(ground(one.field, loss), cmap=DIVERGING, vmin=0, vmax=1, origin="lower",
                   extent=(*one.axes[0][[0, -1]], *one.axes[1][[0, -1]]), aspect="auto",
                   interpolation="bilinear")  # fmt: skip
-        if np.isfinite(one.field).all() and one.field.min() < 0 < one.field.max():
-            ax.contour(*one.axes, one.field, levels=[0.0], colors="#777777", linewidths=0.8)
+        level = LEVELS.get(loss)
+        known = np.isfinite(one.field).all()
+        if known and level is not None and one.field.min() < level < one.field.max():
+            ax.contour(*one.axes, one.field, levels=[level], colors="#777777", linewidths=0.8)
     if one.data is not None:
         dots(ax, one.data, s=5, c=DATA, alpha=0.5, linewidths=0, zorder=2)
     if one.samples is not None:
@@ -140,6 +167,16 @@ def paint(ax: Axes, one: Scene, box: tuple[float, float, float, float]) -> None:
     ax.set_xlim(box[0], box[1])
     ax.set_ylim(box[2], box[3])
     ax.set_aspect("equal")
+
+
+def ground(field: Array, loss: str) -> Array:
+    """The field in [0, 1]: a probability where a loss has one, else D(x) about its middle."""
+    if loss in LOGISTIC:
+        return probability(field)
+    values = np.nan_to_num(np.asarray(field, np.float64))
+    shifted = values - LEVELS.get(loss, float(np.median(values)))
+    result: Array = 0.5 + 0.5 * shifted / max(float(np.abs(shifted).max()), 1e-12)
+    return result
 
 
 def probability(logits: Array) -> Array:
@@ -159,7 +196,8 @@ def scores(view: View, one: Scene) -> str:
     """Modes, high-quality share, reverse KL of a panel, and how long its arrows are."""
     words = []
     total = view.arrays.get("centres")
-    for name, text in (("modes", "{:.0f}"), ("high_quality", "{:.1%}"), ("reverse_kl", "{:.2g}")):
+    for name, text in (("modes", "{:.0f}"), ("high_quality", "{:.1%}"), ("reverse_kl", "{:.2g}"),
+                       ("sliced_wasserstein", "{:.2g}")):  # fmt: skip
         series = view.metric(name)
         row = np.flatnonzero(series.x == one.iteration)
         if not len(row) or not np.isfinite(series.values[row[0], one.member]):
@@ -169,9 +207,9 @@ def scores(view: View, one: Scene) -> str:
             count = len(total[max(total)][0]) if total else None
             words.append(f"{value} of {count} modes" if count else f"{value} modes")
         else:
-            text = "{} high quality" if name == "high_quality" else "reverse KL {}"
-            words.append(text.format(value))
-    if one.arrows is not None and long_arrow(one.arrows) > 0:
+            words.append(SCORES[name].format(value))
+    planar = one.arrows is not None and one.arrows.shape[-1] == 2
+    if planar and one.arrows is not None and long_arrow(one.arrows) > 0:
         words.append(f"long arrow: slope {number(long_arrow(one.arrows), 2)}")
     return "\n".join(", ".join(words[place : place + 2]) for place in range(0, len(words), 2))
 
@@ -187,12 +225,16 @@ def caption(view: View, scenes: list[Scene]) -> str:
         view.config.get("problem") or {}
     ).get("evaluated")
     words.append(f"Samples and scores are of the {generator} generator." if generator else "")
-    words.append("Arrows: minus the gradient of the generator's loss by each sample, to scale "
-                 "within a panel. Grey line: D(x) = 1/2. Reverse KL in nats.")  # fmt: skip
+    if scenes[0].samples is not None and scenes[0].samples.shape[1] == 2:
+        words.append("Arrows: minus the gradient of the generator's loss by each sample, to scale "
+                     "within a panel.")  # fmt: skip
+        words.append("Grey line: D(x) is undecided." if loss_of(view) in LEVELS else "")
+    words.append("Reverse KL in nats." if view.has("reverse_kl") else "")
     perfect = []
     for name, text in (
         ("high_quality", "{:.1%} high quality"),
         ("reverse_kl", "reverse KL {:.2g}"),
+        ("sliced_wasserstein", "sliced W {:.2g}"),
     ):
         series = view.metric(f"{name}/perfect")
         if series:
@@ -201,7 +243,7 @@ def caption(view: View, scenes: list[Scene]) -> str:
     return " ".join(word for word in words if word)
 
 
-def _key(sheet: Sheet, scenes: list[Scene]) -> None:
+def _key(sheet: Sheet, scenes: list[Scene], loss: str) -> None:
     """What dots are, at the top right; the discriminator's colours at the right."""
     height = float(sheet.figure.get_figheight())
     dots: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 6}
@@ -216,6 +258,7 @@ def _key(sheet: Sheet, scenes: list[Scene]) -> None:
         middle = (sheet.top + sheet.bottom - tall) / 2
         ax = sheet.figure.add_axes((1 - 0.82 / width, middle, 0.13 / width, tall))
         bar = sheet.figure.colorbar(ScalarMappable(Normalize(0, 1), DIVERGING), cax=ax)
-        bar.set_label("D(x): 1 is real", fontsize=TICK, color=MUTED)
+        words = "D(x): 1 is real" if loss in LOGISTIC else "D(x), high is real; scaled"
+        bar.set_label(words, fontsize=TICK, color=MUTED)
         bar.ax.tick_params(labelsize=TICK)
         bar.outline.set_visible(False)

@@ -21,6 +21,14 @@ METRICS = {
     "high_quality": "high-quality share, fraction",
     "reverse_kl": "reverse KL, nats",
     "reverse_kl/off_mode": "reverse KL with an off-mode bin, nats",
+    "sliced_wasserstein": "sliced Wasserstein distance",
+    "mmd": "squared MMD",
+    "frechet": "Frechet distance",
+    "kernel_distance": "kernel distance",
+    "precision": "precision, fraction",
+    "recall": "recall, fraction",
+    "density": "density",
+    "coverage": "coverage, fraction",
     "distance": "distance to nearest minimiser",
     "value": "value",
     "entropy": "policy entropy, nats",
@@ -31,7 +39,8 @@ METRICS = {
 """What the axes call a metric, with its unit; other names stand as they are."""
 
 LINEAR = ("return", "train/return", "episode_length", "accuracy", "train_accuracy", "modes",
-          "high_quality", "clip_fraction", "explained_variance", "entropy")  # fmt: skip
+          "high_quality", "clip_fraction", "explained_variance", "entropy", "precision", "recall",
+          "density", "coverage", "mmd", "kernel_distance")  # fmt: skip
 """Metrics that have a natural range: never on a log axis."""
 
 

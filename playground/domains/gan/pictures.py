@@ -51,7 +51,7 @@ class Scene:
             real: [n, D].
             centres: [modes, D], None where the data have none.
         """
-        axes = _axes(real if centres is None else centres)
+        axes = _axes(real if centres is None or real.shape[1] == 1 else centres)
         points = torch.stack(torch.meshgrid(*axes, indexing="xy"), dim=-1).flatten(0, -2)
         shape = [len(axes[0])] * len(axes)
         repeated = points.repeat_interleave(self.pack, dim=0)

