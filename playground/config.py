@@ -63,6 +63,27 @@ class CheckpointConfig:
 
 
 @dataclasses.dataclass(slots=True)
+class SnapshotConfig:
+    """Where parameters start, in place of the problem's initialisation."""
+
+    run: str | None = text(None, "a run folder whose parameters to start from")
+    iteration: int | None = number(
+        None, minimum=0, doc="of a snapshot; null is its last checkpoint"
+    )
+    players: list[str] = text([], "who starts from it; empty is every player of both")
+
+
+@dataclasses.dataclass(slots=True)
+class BestResponseConfig:
+    """How far each player is from its best response, see ``best_response.py``; gan, games."""
+
+    updates: int = number(
+        0, minimum=0, doc="that each player is retrained for against the frozen others; 0 is off"
+    )
+    when: str = choice("end", ("end", "evaluations"), "how often it is measured")
+
+
+@dataclasses.dataclass(slots=True)
 class Config:
     """Everything that a run depends on."""
 
@@ -77,6 +98,8 @@ class Config:
     seed: int = number(0, minimum=0, maximum=2**53, doc="of member 0; member k has seed + k")
     members: int = number(1, minimum=1, maximum=100_000, doc="independent replicas in one run")
     frozen: list[str] = text([], "players that do not train")
+    snapshot: SnapshotConfig = dataclasses.field(default_factory=SnapshotConfig)
+    best_response: BestResponseConfig = dataclasses.field(default_factory=BestResponseConfig)
     vary: dict[str, Any] = dataclasses.field(default_factory=dict)
     budget: BudgetConfig = dataclasses.field(default_factory=BudgetConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
@@ -153,7 +176,8 @@ def from_dict(data: Mapping[str, Any]) -> Config:
     }
     nodes["stepper"] = _stepper(nodes.get("stepper") or {"name": "direct"})
     parts = {"probes": ProbesConfig, "budget": BudgetConfig,
-             "evaluate": EvaluateConfig, "checkpoint": CheckpointConfig}  # fmt: skip
+             "evaluate": EvaluateConfig, "checkpoint": CheckpointConfig,
+             "snapshot": SnapshotConfig, "best_response": BestResponseConfig}  # fmt: skip
     for key, part in parts.items():
         nodes[key] = _structured(part, nodes.get(key) or {}, key)
     config = Config(**{**nodes, **_scalars(nodes)})
@@ -289,6 +313,7 @@ def validate(config: Config) -> None:
         name = config.algorithm.name
         raise ConfigError(f"compile=true: the batch shapes of {name} vary, so it cannot compile")
     _validate_stepper(config, players)
+    _validate_snapshot(config, players)
     if config.name is not None and not SAFE_NAME.fullmatch(config.name):
         raise ConfigError(f"name={config.name}: allowed are {SAFE_WORDS}")
     if config.run_dir is not None and ".." in Path(config.run_dir).parts:
@@ -319,6 +344,22 @@ def _validate_stepper(config: Config, players: Sequence[str]) -> None:
     used = {name: config.player_optimizer(name) for name in free} or {"": config.optimizer}
     paths = {f"players.{n}" if n in config.players else "optimizer": o for n, o in used.items()}
     config.stepper.validate(free, getattr(config.problem, "rounds", ""), paths)
+
+
+def _validate_snapshot(config: Config, players: Sequence[str]) -> None:
+    """Options that need one another, and games that best responses are defined for."""
+    given = config.snapshot
+    if given.run is None and (given.players or given.iteration is not None):
+        raise ConfigError("snapshot.run=null: snapshot.iteration and snapshot.players need a run")
+    for player in given.players:
+        if players and player not in players:
+            path = f"snapshot.players=[{player}]"
+            raise ConfigError(unknown(path, "no such player", player, players))
+    updates, name = config.best_response.updates, config.problem.name
+    if updates and (name.partition("/")[0] not in ("gan", "landscape") or len(players) < 2):
+        raise ConfigError(
+            f"best_response.updates={updates}: problem {name} is no game of gan/* or landscape/*"
+        )
 
 
 def _validate_budget(config: Config) -> None:

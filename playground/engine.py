@@ -26,7 +26,7 @@ from playground.game import (
     Outcomes,
     Player,
     Round,
-)
+)  # fmt: skip
 from playground.gradients import Differentiator, MoveGeometry
 from playground.optim.chain import Optimizer, Step
 from playground.optim.steppers import Direct, Stepper, placed
@@ -46,13 +46,10 @@ class Engine:
     """Plays rounds for a fixed set of players.
 
     Args:
-        players: {name: player}.
-        optimizers: {name: its optimizer}.
         stepper: how a round becomes gradients.
         observers: see every update before it is applied.
         before: see every round before anything happens, to make passes of their own.
         held: players that do not train. Their gradients are taken and seen, they stay.
-        compiled: whether gradients are compiled.
 
     Attributes:
         names: players that train.
@@ -103,8 +100,9 @@ class Engine:
         gradients = [next(stepped) if m.player in self.names else self.gradient(m) for m in moves]
         outcomes = {}
         for move, gradient in zip(moves, gradients, strict=True):
-            trains = move.player in self.names
-            report = self._apply(move if trains else self._still(move), gradient.value)
+            still = None if move.player in self.names else torch.zeros_like(self.frozen)
+            mine = move if still is None else replace(move, active=still)  # held: nobody is active
+            report = self._apply(mine, gradient.value)
             outcomes[move.player] = Outcome(gradient.terms, gradient.diagnostics | report)
         for name, values in (self.stepper.corrections(self) if free else {}).items():
             here = self.players[name].parameters.values
@@ -171,10 +169,6 @@ class Engine:
             member: Failure(member, "", -1, torch.empty(0))
             for member in self.frozen.nonzero().flatten().tolist()
         }
-
-    def _still(self, move: Move) -> Move:
-        """A move of a player that is held: no member is active."""
-        return replace(move, active=torch.zeros_like(self.frozen))
 
     def _apply(self, move: Move, gradient: Tensor) -> dict[str, Tensor]:
         """Optimizer chain, finite check, observers, parameters += update; the chain's report."""

@@ -125,6 +125,10 @@ class Wrapped(Problem):
         """The problem's own."""
         return self.problem.evaluate()
 
+    def replaced(self) -> None:
+        """The problem's own."""
+        self.problem.replaced()
+
     def state(self) -> dict[str, Any]:
         """The problem's own."""
         return self.problem.state()

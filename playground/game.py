@@ -196,6 +196,9 @@ class Problem(ABC):
     def evaluate(self) -> Evaluation:
         """Measure every member with randomness that training never sees."""
 
+    def replaced(self) -> None:  # noqa: B027
+        """Forget what was derived from the initial parameters: they are another run's now."""
+
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs, as tensors and plain containers."""
         return {}

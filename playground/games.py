@@ -126,6 +126,10 @@ class Game(Problem):
         self.trail = self.trail[-1:]
         return Evaluation(metrics, arrays=arrays)
 
+    def replaced(self) -> None:
+        """Begin the path at the new parameters."""
+        self.trail = [self._position()]
+
     def state(self) -> dict[str, Any]:
         """The part of the path that no evaluation has written."""
         return {"trail": torch.stack(self.trail)}

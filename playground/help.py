@@ -119,7 +119,7 @@ def _root(config: Config) -> Iterator[Row]:
                 "",
                 "numbers of an optimizer's key, all trained at once",
             )
-        elif field.name in ("evaluate", "checkpoint", "probes"):
+        elif field.name in ("evaluate", "checkpoint", "probes", "snapshot", "best_response"):
             for row in rows(value, f"{field.name}."):
                 if row[0] != "evaluate.generator" or "loss" in config.problem.groups:
                     yield row

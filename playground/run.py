@@ -12,6 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from playground import outside
+from playground.best_response import BestResponse
 from playground.composition import custom_overrides
 from playground.config import (
     Config,
@@ -45,6 +46,7 @@ from playground.record.writer import Recorder, compact
 from playground.resume import check, split
 from playground.schema import ConfigError
 from playground.session import Interrupted, RunFailed, Session
+from playground.start import begin
 
 
 def run(
@@ -90,8 +92,12 @@ def run(
 def execute(config: Config, extensions: Extensions, reporter: Reporter) -> Run:
     """Run a checked configuration in a directory of its own."""
     check_device(config)
+    if extensions.objectives and config.best_response.updates:
+        updates = config.best_response.updates
+        raise ConfigError(f"best_response.updates={updates}: not with objectives of one's own")
     parts = assemble(config, extensions.problem, extensions.objectives)
     config = parts.config
+    begin(config.snapshot, parts.problem, parts.players)
     try:
         directory = RunDirectory.create(config.name or config.problem.name, config.run_dir)
     except (RunExists, RunLocked) as error:
@@ -278,6 +284,8 @@ def build_session(
         config, parts.members, parts.problem, parts.players, engine, norms, directory, recorder,
         reporter,
     )  # fmt: skip
+    if config.best_response.updates:
+        session.respond = BestResponse(config, lambda other: assemble(other, None))
     session.measuring = [*measuring, *passes(parts, engine, directory, recorder, probes)]
     return session
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from playground.best_response import BestResponse
 from playground.config import Config, Member, budget
 from playground.engine import Engine, Failure
 from playground.game import Player, Problem
@@ -57,9 +58,11 @@ class Session:
         iteration: completed iterations.
         every: {"evaluate": n, "checkpoint": n}, fixed after the first iteration.
         measuring: probes besides tier 0, set before the run.
+        respond: measures best responses at evaluations, set before the run.
     """
 
     measuring: Sequence[Measuring | Passing] = ()
+    respond: BestResponse | None = None
 
     def __init__(
         self,
@@ -165,7 +168,7 @@ class Session:
         self._check_failures(engine.settle())
         done = self.used() >= self.amount
         if done or self.iteration % (self.every["evaluate"] or 1) == 0:
-            self._evaluate()
+            self._evaluate(final=done)
         if self.iteration & (self.iteration - 1) == 0:
             self._snapshot()
         if not done and self.iteration % (self.every["checkpoint"] or 1) == 0:
@@ -185,9 +188,13 @@ class Session:
     def _stamp(self) -> Stamp:
         return Stamp(self.iteration, self.seconds, self.counters())
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, *, final: bool = False) -> None:
         """Evaluate every member; keep the best snapshot by the main metric's mean."""
         result = self.problem.evaluate()
+        if self.respond is not None and (final or self.config.best_response.when != "end"):
+            gaps, errors = self.respond({n: p.parameters.values for n, p in self.players.items()})
+            result.metrics.update(gaps)
+            result.stderr.update(errors)
         stamp = self._stamp()
         for name, value in result.metrics.items():
             self.log.add(stamp, "", name, value, result.stderr.get(name))

@@ -202,7 +202,7 @@ def test_the_fit_divides_the_double_roots_factor_out(rates):
     assert rates.exponent(0.5 ** t.astype(float), double_root=False) == pytest.approx(log(2))
 
 
-@pytest.mark.parametrize("key", ["quadratic_rates", "schulman2016"])
+@pytest.mark.parametrize("key", ["quadratic_rates", "mescheder2018", "schulman2016"])
 def test_the_readme_states_what_was_measured(key):
     folder = study.find(key)
     content = json.loads((folder / "claims.json").read_text())
@@ -214,6 +214,22 @@ def test_the_readme_states_what_was_measured(key):
         assert f"{claim['mean']:.6g}" in row
         assert claim["published"] in row
         assert f"| {claim['verdict']} |" in row
+
+
+def test_the_dirac_gans_exponents_are_the_derived_ones():
+    """R1 underdamped: |lambda|^2 = 1 - h gamma + h^2 f'^2 simultaneous, 1 - h gamma alternating."""
+    dirac = study.load_analysis(study.find("mescheder2018"))
+    r1 = dirac.METHODS["r1"]["linear"]
+    assert dirac.exponent(r1, "simultaneous") == pytest.approx(-log(0.974679), abs=1e-6)
+    assert dirac.exponent(r1, "alternating") == pytest.approx(-log(0.969536), abs=1e-6)
+    assert dirac.exponent(r1, "alternating") == pytest.approx(-0.5 * log(1 - 0.06))
+    assert dirac.exponent([0.5, 0, 0], "simultaneous") == pytest.approx(-0.5 * log(1.01))
+    assert dirac.exponent([0.5, 0, 0], "alternating") == pytest.approx(0, abs=1e-12)
+    t = np.arange(501)
+    points = np.stack([0.97**t * np.cos(t / 9), 0.97**t * np.sin(t / 9)], axis=1)
+    assert dirac.fitted(points) == pytest.approx(-log(0.97))
+    powers = np.stack([(1.0 + t) ** -0.5, 0 * t], axis=1)
+    assert dirac.fitted(powers, power=True) == pytest.approx(0.5, rel=0.01)
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
     overview         main metric, losses, gradient norm, update ratio, cosine; any run
     gradient_norms   tensor x update heat map, a panel a player; any run with tier 0
+    game             flow, paths and eigenvalues; runs that measured the game
     landscape, supervised, gan, rl    the picture of the domain
     animation        a GIF of training; GANs, and only when asked for
 
@@ -26,9 +27,10 @@ DOMAINS = ("landscape", "supervised", "gan", "rl")
 
 
 def names(run: "Run") -> list[str]:
-    """The figures that a run may have, given its domain."""
+    """The figures that a run may have, given its domain and what was measured."""
     domain = str(run.manifest.get("problem", "")).partition("/")[0]
-    return [*HOMES, *([domain] if domain in DOMAINS else [])]
+    game = any((run.path / "arrays").glob("spectrum-*.npy"))
+    return [*HOMES, *(["game"] if game else []), *([domain] if domain in DOMAINS else [])]
 
 
 def draw(run: "Run", name: str = "overview") -> Path:

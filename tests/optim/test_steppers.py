@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from optim.games import Played, bilinear, one_round, radius
+from playground.optim.chain import Optimizer
 from playground.optim.config import SGD, Adam, Momentum
 from playground.optim.stepper_config import STEPPERS
 from playground.schema import ConfigError
@@ -210,6 +211,24 @@ def test_trajectory_against_a_loop_over_complex_numbers(stepper, keys, given):
     expected = np.stack([loop(stepper, start, a, **given) for start in START], axis=1)
     for point in expected:
         np.testing.assert_allclose(game.play().point(), point, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("stepper", "rate", "turns", "printed"),
+    [
+        ("direct", 0.1, ("xy",), 1.0776),
+        ("direct", 0.1, ("y", "x"), 0.9959),
+        ("extragradient", 0.6, ("xy",), 3e-6),
+        ("past_extragradient", 0.5, ("xy",), 0.0),
+    ],
+)
+def test_final_distances_of_a_published_notebook(stepper, rate, turns, printed):
+    """Gidel et al. 2019, bilinear WGAN: x 2, y .5, y clipped to [-1, 1], 100 rounds."""
+    game = Played(bilinear([[1.0]]), [[2.0, 0.5]], stepper, SGD(lr=rate))
+    like = game.engine.players["y"].parameters.values
+    game.engine.optimizers["y"] = Optimizer(SGD(lr=rate, project=1.0), like)
+    away = np.linalg.norm(game.play(100, turns).point())
+    assert away == pytest.approx(printed, abs=5e-5 if printed > 0.1 else 5e-7)
 
 
 def random_game(seed, curved=True):

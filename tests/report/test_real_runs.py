@@ -65,7 +65,8 @@ def test_learning_rates_along_the_member_axis(tmp_path, without_figures):
 def test_every_problem_has_its_picture(tmp_path, domain, overrides):
     result = run(tmp_path / "run", *overrides)
     drawn = {path.stem: imread(path) for path in (result.path / "figures").iterdir()}
-    assert set(drawn) == {"overview", "gradient_norms", domain}
+    game = {"game"} if "spectrum" in result.arrays else set()
+    assert set(drawn) == {"overview", "gradient_norms", domain} | game
     assert all(np.isfinite(pixels).all() and pixels.std() > 0.02 for pixels in drawn.values())
 
 

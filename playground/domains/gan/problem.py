@@ -80,8 +80,7 @@ class GanProblem(Problem):
         self.source = source(config, context.device, context.dtype)
         self.batches = self._batches()
         self.counters = {"samples": np.zeros(context.members, np.int64)}
-        self.averages = Averages(self.players["generator"].parameters.values, config.ema_decay)
-        self.trail = [self._position()] if self.dirac else []
+        self.replaced()
         self.vectors: dict[str, Tensor] = {}
         if config.spectral_norm:
             views = self.players["discriminator"].parameters.views
@@ -127,6 +126,12 @@ class GanProblem(Problem):
             if chosen:
                 arrays = self._picture(samples, self._judge.shown)
         return Evaluation(metrics, errors, arrays)
+
+    def replaced(self) -> None:
+        """Begin the generator's averages, and the Dirac-GAN's trail, at its parameters."""
+        values = self.players["generator"].parameters.values
+        self.averages = Averages(values, self.config.ema_decay)
+        self.trail = [self._position()] if self.dirac else []
 
     def state(self) -> dict[str, Any]:
         """Streams, averages of the generator, and the trail that no evaluation has written."""

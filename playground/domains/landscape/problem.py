@@ -104,6 +104,10 @@ class LandscapeProblem(Problem):
             arrays |= self._contour(trail)
         return Evaluation(metrics, arrays=arrays)
 
+    def replaced(self) -> None:
+        """Begin the trail at the new parameters."""
+        self.trail = [self._position()]
+
     def state(self) -> dict[str, Any]:
         """The noise streams, the part of the trail that no evaluation has written, the window."""
         trail = torch.stack(self.trail)
