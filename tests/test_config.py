@@ -156,12 +156,19 @@ def test_every_problem_composes_builds_and_has_a_slot_for_each_player(problem):
     parts = assemble(config, None)
     assert parts.problem.name == problem
     assert set(parts.players) == set(optimizers(config))
-    for player in config.problem.players():
-        source = yaml.safe_load((CONF / "problem" / f"{problem}.yaml").read_text())
+    group = (
+        f"problem/{problem}" if config.algorithm is None else f"algorithm/{config.algorithm.name}"
+    )
+    source = yaml.safe_load((CONF / f"{group}.yaml").read_text())
+    for player in parts.players:
         assert {f"/optimizer@_global_.players.{player}": None} in source["defaults"]
 
 
-@pytest.mark.parametrize("name", [n for n in names("optimizer") if n != "torch"])
+REGIONS = ("natural_gradient", "trust_region")
+"""Optimizers of moves with a divergence."""
+
+
+@pytest.mark.parametrize("name", [n for n in names("optimizer") if n not in ("torch", *REGIONS)])
 def test_every_optimizer_composes_for_every_player_and_builds(name):
     from playground.run import assemble
 

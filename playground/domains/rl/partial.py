@@ -4,23 +4,29 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.classic_control import CartPoleEnv
 
 NO_VELOCITY = "playground/CartPoleNoVelocity-v0"
 
 
-class CartPoleNoVelocity(gymnasium.ObservationWrapper[np.ndarray, Any, np.ndarray]):
+class CartPoleNoVelocity(CartPoleEnv):
     """CartPole-v1, of which position and angle are seen, but neither velocity."""
 
     def __init__(self, **kwargs: Any) -> None:
-        inner = gymnasium.make("CartPole-v1", disable_env_checker=True, **kwargs)
-        super().__init__(inner.unwrapped)
-        space = self.env.observation_space
+        super().__init__(**kwargs)
+        space = self.observation_space
         assert isinstance(space, gymnasium.spaces.Box)
         self.observation_space = gymnasium.spaces.Box(space.low[::2], space.high[::2])
 
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        """Two of the four entries."""
-        return observation[::2]
+    def reset(self, **kwargs: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        """As CartPole-v1, two of the four entries."""
+        observation, info = super().reset(**kwargs)
+        return observation[::2], info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """As CartPole-v1, two of the four entries."""
+        observation, *rest = super().step(action)  # type: ignore[no-untyped-call]
+        return observation[::2], *rest
 
 
 gymnasium.register(

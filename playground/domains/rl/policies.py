@@ -81,19 +81,27 @@ class Policy(Protocol):
         """What environments get of stored actions [..., *shape]."""
 
 
-Forward = Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
-"""(inputs [M, E, D], memory [M, E, H] or None) -> features [M, E, L], outputs [M, E, K]."""
+class Forward(Protocol):
+    """A network on the host."""
+
+    def __call__(
+        self, observation: np.ndarray, memory: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Features [M, E, L] and outputs [M, E, K] of observations [M, E, D].
+
+        A recurrent network moves its memory [M, E, H] one step on, in place.
+        """
 
 
 def host_forward(network: MLP | Recurrent, tensors: Mapping[str, Tensor]) -> Forward:
-    """A network on the host, which moves a memory one step on, in place."""
+    """A network on the host; the tensors are read anew at every call."""
     if isinstance(network, MLP):
         plain = host_mlp(network, tensors)
-        return lambda observation, _: plain(observation)
+        return lambda observation, memory=None: plain(observation)
     step, head = host_step(network, tensors), host_mlp(network.head, tensors)
 
     def forward(
-        observation: np.ndarray, memory: np.ndarray | None
+        observation: np.ndarray, memory: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         if memory is None:
             raise ValueError("a recurrent policy needs a memory to act")

@@ -157,9 +157,13 @@ class PolicyGradient(Problem):
         return result, pack(rollout.observation[:-1], rollout.valid, start)
 
     def statistics(self, observation: Tensor) -> Statistics:
-        """The policy's statistics of a batch's observations, each [M, B, ...]."""
+        """The policy's statistics of a batch's observations, each [M, B, ...].
+
+        Copies: a spread that no observation changes is else a view of the parameters, which
+        would follow them.
+        """
         result: Statistics = self._forward(self.policy, self.tensors(0), observation)
-        return result
+        return {name: value.clone() for name, value in result.items()}
 
     def batch(self, rollout: Rollout, *, old: bool = False) -> Batch:
         """All rows of a rollout [M, T E, ...] with generalised advantages and value targets.

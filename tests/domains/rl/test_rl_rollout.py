@@ -123,7 +123,7 @@ def test_actor_module_and_network_agree(members, activation):
     observation = np.random.default_rng(0).normal(size=(members, 5, 4)).astype(np.float32)
     noise = np.random.default_rng(1).gumbel(size=(members, 5, 3)).astype(np.float32)
     for _ in range(2):
-        features, logits = forward(observation)
+        features, logits = forward(observation, None)
         assert logits.shape == (members, 5, 3)
         assert np.array_equal(act(observation, None), logits.argmax(-1))
         assert np.array_equal(act(observation, noise), (logits + noise).argmax(-1))
