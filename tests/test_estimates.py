@@ -176,6 +176,24 @@ def test_what_a_problem_learned_is_adopted_from_the_checkpoint(tmp_path, monkeyp
     assert len(seen) == 1  # a snapshot holds parameters alone
 
 
+def test_temporary_members_see_through_the_runs_normaliser(tmp_path):
+    keys = [*TINY["ppo"], "members=2", "budget.iterations=3", "evaluate.every=3",
+            "problem.normalize_observations=true", "problem.normalize_rewards=true"]  # fmt: skip
+    run = quiet(keys, tmp_path / "run")
+    saved = final(run)["problem"]["collector"]["normaliser"]
+    made = Temporary(find_point(run, "final", member=1), [3, 4, 5])
+    own = made.problem.collector.normaliser.state()
+    assert own["gained"] == {key: [saved["gained"][key][1]] * 3 for key in saved["gained"]}
+    raw = made.problem.collector.environments.seen.reshape(3, 2, 4)  # first observations
+    count, mean = saved["seen"]["count"][1], np.array(saved["seen"]["mean"][1])
+    assert own["seen"]["count"] == pytest.approx([count + 2] * 3)
+    merged = (count * mean + raw.sum(1)) / (count + 2)
+    assert np.array(own["seen"]["mean"]) == pytest.approx(merged)
+    deviation = np.sqrt(np.array(own["seen"]["squares"]) / (count + 2))
+    expected = (raw - merged[:, None]) / deviation[:, None]
+    assert made.problem.collector.observation == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.usefixtures("without_figures")
 
 
 @pytest.mark.parametrize(
-    "name", ["cournot.py", "stream.py", "river.py", "spring.py", "lion.py", "predicted.py"]
+    "name",
+    ["cournot.py", "stream.py", "river.py", "spring.py", "lion.py", "predicted.py", "estimates.py"],
 )
 def test_the_worked_example_runs(name, here):
     (here / name).write_text(BLOCKS[name])

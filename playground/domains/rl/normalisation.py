@@ -177,3 +177,11 @@ class Normaliser:
                 setattr(part, key, np.array(value))
         self.returns = np.array(state["returns"])
         self._deviation = self.seen.deviation()
+
+    def adopt(self, state: dict[str, Any], member: int) -> None:
+        """Give every member the statistics of one member of what ``state`` gave."""
+        for name, part in (("seen", self.seen), ("gained", self.gained)):
+            for key, value in state[name].items():
+                own = np.array(value)[member]
+                setattr(part, key, np.repeat(own[None], len(part.count), axis=0))
+        self._deviation = self.seen.deviation()

@@ -114,6 +114,12 @@ class PolicyGradient(Problem):
         if self.memory is not None:
             self.memory[:] = state["memory"].numpy() * self.factory.exact  # or episodes begin anew
 
+    def adopt(self, state: dict[str, Any], member: int) -> None:
+        """The statistics of the normaliser, under which all environments begin anew."""
+        if self.collector.normaliser is not None:
+            self.collector.normaliser.adopt(state["collector"]["normaliser"], member)
+            self.collector.begin()
+
     def tensors(self, index: int) -> dict[str, Tensor]:
         """{tensor: [M, *shape]} of the player that holds the policy (0) or the value (1)."""
         return self.players[self.owners[index]].parameters.views
