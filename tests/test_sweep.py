@@ -86,8 +86,8 @@ def test_a_failing_job_stops_nobody_and_ends_in_a_table(here, capsys):
 
 
 def test_a_job_that_cannot_even_begin_is_in_the_table(here, capsys):
-    arguments = ["-m", "problem.env=Nowhere-v0,Blackjack-v1", "budget.env_steps=64", "run_dir=sweep"]
-    assert command(arguments) == 1
+    envs = "problem.env=Nowhere-v0,Blackjack-v1"
+    assert command(["-m", envs, "budget.env_steps=64", "run_dir=sweep"]) == 1
     err = capsys.readouterr().err
     assert "2 of 2 jobs" in err
     assert "problem.env=Nowhere-v0" in err
