@@ -202,7 +202,9 @@ def test_the_fit_divides_the_double_roots_factor_out(rates):
     assert rates.exponent(0.5 ** t.astype(float), double_root=False) == pytest.approx(log(2))
 
 
-@pytest.mark.parametrize("key", ["quadratic_rates", "schulman2016"])
+@pytest.mark.parametrize(
+    "key", [p.parent.name for p in (ROOT / "experiments").glob("*/claims.json")]
+)
 def test_the_readme_states_what_was_measured(key):
     folder = study.find(key)
     content = json.loads((folder / "claims.json").read_text())
