@@ -239,7 +239,7 @@ def test_the_quick_study_of_gae_holds_exactly(here):
     assert result.returncode == 0, result.stderr
     assert "schulman2016: SMOKE" in result.stdout
     claims = json.loads((here / "out" / "claims.json").read_text())["claims"]
-    assert len(claims) == 15
+    assert len(claims) == 16
     for claim in claims:
         low, high = np.array(claim["tolerance"], dtype=float)
         if claim["claim"].startswith("exact"):
