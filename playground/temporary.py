@@ -80,10 +80,11 @@ def find_point(
             raise ConfigError(f"{source}: a sweep; give one of its runs")
         config = from_dict(changed(run.config, overrides))
         iteration, values, state = saved(run, at)
+        written = run.manifest.get("tensors", {})
     else:
         own = list(source) if problem is None else custom_overrides(source)
         config = compose([*own, *overrides])
-        iteration, values, state = 0, None, None
+        iteration, values, state, written = 0, None, None, {}
     replicas = members(config)
     if not 0 <= member < len(replicas):
         raise ConfigError(f"member={member}: the run has members 0 to {len(replicas) - 1}")
@@ -92,8 +93,10 @@ def find_point(
         made = config.problem.build(config) if problem is None else problem()
         return Wrapped(made, objectives) if objectives else made
 
+    players = make().setup(context(config, [replicas[member].seed]))
+    for name, tensors in written.items():
+        check_layout(name, tensors, players)
     if values is None:
-        players = make().setup(context(config, [replicas[member].seed]))
         own_values = {n: p.parameters.values[0].clone() for n, p in players.items()}
     else:
         own_values = {name: value[member] for name, value in values.items()}
@@ -130,6 +133,20 @@ def changed(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
             raise ConfigError(f"{typed}: the run has no such value")
         node[last] = item.value()
     return result
+
+
+def check_layout(name: str, written: Sequence[str], players: Mapping[str, Player]) -> None:
+    """Values are saved without names: in another order they would be read as other tensors.
+
+    Raises:
+        ConfigError: the player is not there, or is laid out otherwise than when it was saved.
+    """
+    now = list(players[name].parameters.layout.names) if name in players else []
+    if now != list(written):
+        raise ConfigError(
+            f"player {name}: the run has the tensors {', '.join(written)}, this version "
+            f"{', '.join(now) or 'has no such player'}"
+        )
 
 
 def context(config: Config, seeds: Sequence[int]) -> Context:

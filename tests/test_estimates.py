@@ -1,5 +1,7 @@
 """Independent gradient estimates of every domain at fixed parameters, and a run left alone."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -207,6 +209,17 @@ def test_temporary_members_see_through_the_runs_normaliser(tmp_path):
 def test_what_is_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         playground.gradient_estimates(TINY["supervised"], **options)
+
+
+def test_values_of_another_layout_are_refused(tmp_path):
+    """A version that lays tensors out in another order must not read them as each other."""
+    run = quiet([*TINY["ppo"], "budget.iterations=1"], tmp_path / "run")
+    path = run.path / "manifest.json"
+    content = json.loads(path.read_text())
+    content["tensors"]["agent"].reverse()
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"player agent: the run has the tensors value\..*policy"):
+        playground.gradient_estimates(run)
 
 
 def test_what_a_run_does_not_have_is_refused(tmp_path):
