@@ -309,6 +309,11 @@ def validate(config: Config) -> None:
         )
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.device):
         raise ConfigError(f"device={config.device}: allowed are auto, cpu, cuda, cuda:N")
+    if config.compile and getattr(problem, "memory", None) is not None:
+        raise ConfigError(
+            f"compile=true problem.memory={problem.memory}: a recurrent network's loop over time "
+            "takes minutes to compile; leave one of them out"
+        )
     if config.compile and not getattr(config.algorithm, "compiles", True):
         name = config.algorithm.name
         raise ConfigError(f"compile=true: the batch shapes of {name} vary, so it cannot compile")

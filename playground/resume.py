@@ -1,11 +1,15 @@
 """What a resumed run may change, decided before anything heavy is imported. Torch-free."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from playground.config import Config, budget, from_dict, to_dict
 from playground.optim.config import uses_budget
 from playground.record.directory import RecordError, RunDirectory
 from playground.schema import ConfigError
+
+if TYPE_CHECKING:
+    from playground.game import Player
 
 RESUMABLE = ("budget", "evaluate", "checkpoint")
 
@@ -93,3 +97,17 @@ def _value(item: str, value: str) -> float | str | None:
         return int(value) if value.lstrip("+-").isdigit() else float(value)
     except ValueError:
         raise ConfigError(f"{item}: must be a number") from None
+
+
+def check_layout(name: str, written: Sequence[str], players: Mapping[str, "Player"]) -> None:
+    """Values are saved without names: in another order they would be read as other tensors.
+
+    Raises:
+        ConfigError: the player is not there, or is laid out otherwise than when it was saved.
+    """
+    now = list(players[name].parameters.layout.names) if name in players else []
+    if now != list(written):
+        raise ConfigError(
+            f"player {name}: the run has the tensors {', '.join(written)}, this version "
+            f"{', '.join(now) or 'has no such player'}"
+        )

@@ -43,7 +43,7 @@ from playground.record.checkpoint import load_checkpoint
 from playground.record.directory import RecordError, RunDirectory, RunExists, RunLocked
 from playground.record.reader import Run, load
 from playground.record.writer import Recorder, compact
-from playground.resume import check, split
+from playground.resume import check, check_layout, split
 from playground.schema import ConfigError
 from playground.session import Interrupted, RunFailed, Session
 from playground.start import begin
@@ -125,6 +125,8 @@ def resume(path: str, overrides: Sequence[str], extensions: Extensions, reporter
         sizes = {name: p.parameters.layout.size for name, p in parts.players.items()}
         if sizes != before.get("players", sizes):
             raise ConfigError(f"problem: it has the players {sizes}, the run {before['players']}")
+        for name, tensors in before.get("tensors", {}).items():
+            check_layout(name, tensors, parts.players)
         directory.write_config(to_dict(parts.config))
     return drive(parts, directory, content[1] if content else None, reporter, resumed=True,
                  probes=extensions.probes)  # fmt: skip
@@ -412,6 +414,7 @@ def load_player(run: Run, name: str, member: int = 0) -> torch.nn.Module:
     player = parts.players[name]
     if player.module is None:
         raise ConfigError(f"player {name}: not a network; its values are in the checkpoint")
+    check_layout(name, run.manifest.get("tensors", {}).get(name, ()), parts.players)
     content = load_checkpoint(RunDirectory.open(run.path))
     if content is None:
         raise RecordError(f"{run.path}: no checkpoint")

@@ -23,6 +23,7 @@ from playground.game import Context, Gradient, Move, Outcome, Player, Problem
 from playground.gradients import Differentiator
 from playground.record.checkpoint import load_checkpoint, load_snapshot
 from playground.record.reader import Run, load
+from playground.resume import check_layout
 from playground.schema import ConfigError
 
 Source = Run | Path | str | Sequence[str]
@@ -133,20 +134,6 @@ def changed(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]
             raise ConfigError(f"{typed}: the run has no such value")
         node[last] = item.value()
     return result
-
-
-def check_layout(name: str, written: Sequence[str], players: Mapping[str, Player]) -> None:
-    """Values are saved without names: in another order they would be read as other tensors.
-
-    Raises:
-        ConfigError: the player is not there, or is laid out otherwise than when it was saved.
-    """
-    now = list(players[name].parameters.layout.names) if name in players else []
-    if now != list(written):
-        raise ConfigError(
-            f"player {name}: the run has the tensors {', '.join(written)}, this version "
-            f"{', '.join(now) or 'has no such player'}"
-        )
 
 
 def context(config: Config, seeds: Sequence[int]) -> Context:

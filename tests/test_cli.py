@@ -91,6 +91,9 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "fraction for a whole number": (["threads=1.5"], ["threads=1.5", "whole number"]),
     "text for a number": (["optimizer.lr=fast"], ["optimizer.lr=fast", "must be a number", ">0"]),
     "boolean for a number": (["optimizer.lr=true"], ["optimizer.lr=true", "must be a number"]),
+    "a compiled loop over time": (
+        ["problem=rl/cartpole_no_velocity", "compile=true"], ["compile=true", "problem.memory="],
+    ),
     "text for a boolean": (["compile=maybe"], ["compile=maybe", "true or false"]),
     "text for a list": (["problem.widths=abc"], ["problem.widths=abc", "must be a list"]),
     "null for a number": (["seed=null"], ["seed=null", "must not be null"]),

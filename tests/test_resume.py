@@ -1,5 +1,6 @@
 """Invariant 2: a run that was stopped and resumed equals one that never stopped."""
 
+import json
 import signal
 
 import pytest
@@ -15,6 +16,7 @@ from harness import (
     stop,
 )
 
+import playground
 from playground.schema import ConfigError
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -183,3 +185,19 @@ def test_a_problem_of_ones_own_must_be_given_again(tmp_path):
     stop(["budget.iterations=6"], tmp_path / "run", 2, problem=Planted())
     with pytest.raises(ConfigError, match="problem="):
         resume(tmp_path / "run")
+
+
+def test_tensors_in_another_order_are_refused(tmp_path):
+    """Parameters are saved without names: swapped, tensors of equal size would load silently."""
+    constant = ["optimizer.schedule=constant", "algorithm.clip_schedule=constant"]
+    run = quiet([*TINY["ppo"], *constant, "budget.iterations=1"], tmp_path / "run")
+    manifest = json.loads((run.path / "manifest.json").read_text())
+    tensors = manifest["tensors"]["agent"]
+    manifest["tensors"]["agent"] = tensors[::-1]
+    (run.path / "manifest.json").write_text(json.dumps(manifest))
+    for go_on in (
+        lambda: resume(run.path, "budget.iterations=2"),
+        lambda: playground.load(run.path).player("agent"),
+    ):
+        with pytest.raises(ConfigError, match="the run has the tensors value"):
+            go_on()

@@ -168,7 +168,9 @@ class PPOConfig(MinibatchConfig):
     clip_schedule: str = choice("constant", ("constant", "linear"), "linear anneals clip to 0")
     clip_value: float | None = number(None, above=0, doc="clip range of the value, null is off")
     target_kl: float | None = number(
-        None, above=0, doc="a minibatch with KL (k3) beyond 1.5 times it is a member's last (SB3)"
+        None,
+        above=0,
+        doc="a member stops after a minibatch with KL (k3) beyond 1.5 of it",
     )
 
     @property

@@ -62,6 +62,11 @@ class PolicyGradient(Problem):
             return (0, 0)
         return (self.config.num_envs * config.num_steps // config.batch_size, config.epochs)
 
+    @property
+    def resume(self) -> str:
+        """``exact``, or ``statistical`` where episodes cannot be saved in their middle."""
+        return "exact" if self.factory.exact else "statistical"
+
     def setup(self, context: Context) -> dict[str, Player]:
         """Networks, environments and random streams of every member."""
         self.context = context
