@@ -15,6 +15,9 @@ from torch import Tensor
 
 from playground.game import Gradient, Move, Objective, Player, Terms, reduce_term
 
+GRAPHS = 256
+"""Graphs of one process before torch falls back to eager without an error (its default is 8)."""
+
 TINY = {dtype: torch.finfo(dtype).tiny for dtype in (torch.float32, torch.float64)}
 
 
@@ -100,6 +103,8 @@ class Differentiator:
         """The same through ``torch.compile``: one graph per (player, objective)."""
         key = (move.player, move.objective)
         if key not in self._graphs:
+            limits = torch._dynamo.config  # one code object serves all graphs of a process
+            limits.recompile_limit = max(limits.recompile_limit, GRAPHS)
             layouts = {name: player.parameters.layout for name, player in self.players.items()}
 
             def loss(
