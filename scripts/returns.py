@@ -14,6 +14,7 @@ from pathlib import Path
 
 import playground
 from playground.report.aggregate import stratified_bootstrap
+from playground.schema import ConfigError
 from playground.study import go_on, interval
 
 CASES: dict[str, tuple[list[str], float | None, str]] = {
@@ -71,7 +72,10 @@ def main() -> None:
     for case in given.case or CASES:
         path = given.out / case
         path.parent.mkdir(parents=True, exist_ok=True)
-        run = go_on(path, [*CASES[case][0], f"members={given.members}"])
+        try:
+            run = go_on(path, [*CASES[case][0], f"members={given.members}"])
+        except ConfigError as error:
+            sys.exit(f"returns: {path}: {error}")
         rows.append(row(case, run))
         print(rows[-1], flush=True)
     print(f"\n{HEAD}")
