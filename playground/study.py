@@ -149,15 +149,9 @@ def reproduce(key: str, *, quick: bool = False, out: Path | None = None) -> int:
         RunFailed, RecordError: a run stopped.
     """
     from playground.progress import Reporter
-    from playground.record.directory import RunDirectory, RunExists
 
-    analysis = load_analysis(find(key))
-    reporter, planned = Reporter(), analysis.runs(quick)
-    title = [f"name={key}", f"quick={str(quick).lower()}"]
-    try:
-        base = RunDirectory.create_sweep(out, title, list(planned.values()))
-    except RunExists as error:
-        raise ConfigError(f"--out {error}") from error
+    analysis, base, planned = plan(key, quick=quick, out=out)
+    reporter = Reporter()
     runs = {}
     for number, (name, overrides) in enumerate(planned.items()):
         reporter.say(f"[{number + 1}/{len(planned)}] {name}: playground {' '.join(overrides)}")
@@ -174,6 +168,25 @@ def reproduce(key: str, *, quick: bool = False, out: Path | None = None) -> int:
     reporter.lines(table(claims, quick=quick))
     reporter.say(f"{key}: {verdict} in {seconds:.0f} s; runs, figure and claims.json in {base}")
     return EXIT[verdict]
+
+
+def plan(
+    key: str, *, quick: bool, out: Path | None
+) -> tuple[ModuleType, Path, dict[str, list[str]]]:
+    """A study's analysis, the folder of its runs, and {name: overrides}; run n lies in folder/n.
+
+    Raises:
+        ConfigError: no such study, or the folder holds something else.
+    """
+    from playground.record.directory import RunDirectory, RunExists
+
+    analysis = load_analysis(find(key))
+    planned: dict[str, list[str]] = analysis.runs(quick)
+    title = [f"name={key}", f"quick={str(quick).lower()}"]
+    try:
+        return analysis, RunDirectory.create_sweep(out, title, list(planned.values())), planned
+    except RunExists as error:
+        raise ConfigError(f"--out {error}") from error
 
 
 def go_on(path: Path, overrides: Sequence[str]) -> "Run":
