@@ -3,7 +3,7 @@
 A study is a folder ``experiments/<key>/`` with a README, a ``config.yaml`` (overrides common
 to all runs, and those of a quick run) and an ``analysis.py`` with two functions:
 
-    runs(quick) -> {name: overrides}          what to run
+    runs(quick) -> {name: overrides}          what to run; may start from an earlier one
     claims(runs, folder) -> list[Claim]       records in, figure and claims out
 
 A claim holds where the 95 % interval of its estimate lies inside the tolerance (PASS), fails
@@ -175,18 +175,25 @@ def plan(
 ) -> tuple[ModuleType, Path, dict[str, list[str]]]:
     """A study's analysis, the folder of its runs, and {name: overrides}; run n lies in folder/n.
 
+    ``snapshot.run=<name of another run of the study>`` becomes that run's folder.
+
     Raises:
         ConfigError: no such study, or the folder holds something else.
     """
+    from playground.composition import quoted
     from playground.record.directory import RunDirectory, RunExists
 
     analysis = load_analysis(find(key))
     planned: dict[str, list[str]] = analysis.runs(quick)
     title = [f"name={key}", f"quick={str(quick).lower()}"]
     try:
-        return analysis, RunDirectory.create_sweep(out, title, list(planned.values())), planned
+        base = RunDirectory.create_sweep(out, title, list(planned.values()))
     except RunExists as error:
         raise ConfigError(f"--out {error}") from error
+    starts = {f"snapshot.run={name}": f"snapshot.run={quoted(base / str(number))}"
+              for number, name in enumerate(planned)}  # fmt: skip
+    found = {name: [starts.get(item, item) for item in own] for name, own in planned.items()}
+    return analysis, base, found
 
 
 def go_on(path: Path, overrides: Sequence[str]) -> "Run":

@@ -1,15 +1,19 @@
 #!/usr/bin/env python
 """Loss x penalty x schedule on ring and grid, ten members each: scripts/gan_table.py [WORD...].
 
-The cells are the runs of the study ``mode_collapse``: all have the same budget of gradient
-evaluations. Words choose the cells whose name has all of them (ring hinge). The same
-folder goes on where it was stopped, and ``scripts/reproduce.py mode_collapse --out`` the same
-folder reads the same runs. Prints the table of docs/benchmarks.md beside the published rows.
+The cells are the runs of the study ``mode_collapse``: all of a data set have the same budget of
+gradient evaluations. Words choose the cells whose name has all of them (ring hinge). --also adds
+any other cell of the study's losses, penalties, schedules and methods, as in
+--also "grid: hinge, spectral norm". The same folder goes on where it was stopped, and
+``scripts/reproduce.py mode_collapse --out`` the same folder reads the same runs. Prints the table
+of docs/benchmarks.md beside the published rows.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -61,6 +65,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("word", nargs="*", help="of a cell's name; all cells without one")
+    parser.add_argument("--also", nargs="+", default=[], metavar="CELL", help="further cells")
     parser.add_argument("--out", type=Path, default=Path("runs/mode_collapse"))
     parser.add_argument("--quick", action="store_true", help="three cells, four members")
     given = parser.parse_args()
@@ -68,19 +73,41 @@ def main() -> None:
     rows = []
     try:
         analysis, base, planned = plan("mode_collapse", quick=given.quick, out=out)
-        chosen = [name for name in planned if all(word in name for word in given.word)]
-        if not chosen:
-            raise ConfigError(f"{' '.join(given.word)}: no such cell of {'; '.join(planned)}")
-        for number, (name, overrides) in enumerate(planned.items()):
-            if name in chosen:
-                run = go_on(base / str(number), overrides)
-                rows.append(row(name, run, analysis.parts(name.split(": ")[1])))
-                print(rows[-1], flush=True)
+        for path, name, overrides in cells(given, analysis, base, planned):
+            rows.append(row(name, go_on(path, overrides), analysis.parts(name.split(": ")[1])))
+            print(rows[-1], flush=True)
     except ConfigError as error:
         sys.exit(f"gan_table: {error}")
     print(f"\n{HEAD}")
     print("\n".join(rows))
     print(PUBLISHED)
+
+
+def cells(
+    given: argparse.Namespace, analysis: ModuleType, base: Path, planned: dict[str, list[str]]
+) -> list[tuple[Path, str, list[str]]]:
+    """(folder, name, overrides) of every cell asked for.
+
+    Raises:
+        ConfigError: no such cell.
+    """
+    chosen = [
+        (base / str(number), name, overrides)
+        for number, (name, overrides) in enumerate(planned.items())
+        if all(word in name for word in given.word)
+    ]
+    if not chosen:
+        raise ConfigError(f"{' '.join(given.word)}: in no cell of {'; '.join(planned)}")
+    for name in given.also:
+        folder = re.sub(r"[^a-z0-9]+", "-", name)
+        try:
+            chosen.append((base / folder, name, analysis.own(name)))
+        except (KeyError, ValueError) as error:
+            raise ConfigError(
+                f"--also {name}: must be DATA: LOSS, PENALTY[, SCHEDULE[, METHOD]] of "
+                "experiments/mode_collapse/config.yaml"
+            ) from error
+    return chosen
 
 
 if __name__ == "__main__":

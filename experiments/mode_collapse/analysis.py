@@ -1,6 +1,6 @@
 """Modes and quality on ring and grid per loss, penalty, schedule and game method.
 
-All cells have the same budget of gradient evaluations; a cell is one run of all
+All cells of a data set have the same budget of gradient evaluations; a cell is one run of all
 members. ``scripts/gan_table.py`` prints the same runs as a table.
 """
 
@@ -36,11 +36,16 @@ def runs(quick: bool) -> dict[str, list[str]]:
     """A run a data set and cell, named "data: cell"."""
     chosen, more = (CONFIG["quick"], CONFIG["quick"]["overrides"]) if quick else (CONFIG, [])
     return {
-        f"{data}: {cell}": [*CONFIG["base"], *CONFIG["data"][data], *overrides(cell), *more]
-        for data in chosen["data"]
-        for cell in chosen["cells"]
-        if data == "ring" or cell not in CONFIG["ring_only"]
+        f"{data}: {cell}": [*own(f"{data}: {cell}"), *more]
+        for data, cells in chosen["cells"].items()
+        for cell in cells
     }
+
+
+def own(name: str) -> list[str]:
+    """The overrides of the run "data: cell", whether it is in the study or not."""
+    data, cell = name.split(": ")
+    return [*CONFIG["base"], *CONFIG["data"][data], *overrides(cell)]
 
 
 def final(run: Run, metric: str) -> np.ndarray:
