@@ -133,6 +133,26 @@ def test_the_same_folder_goes_on_and_another_studys_is_refused(studies, tmp_path
         study.reproduce("synthetic", out=tmp_path / "full")
 
 
+CHAIN = """
+def runs(quick):
+    common = ["problem=landscape/beale", "optimizer=sgd", "budget.iterations=2", "probes=none"]
+    return {"first": common, "second": [*common, "snapshot.run=first"]}
+
+def claims(runs, folder):
+    return []
+"""
+
+
+def test_a_run_may_start_from_an_earlier_one_of_its_study(studies, tmp_path):
+    studies(PASSING)
+    (tmp_path / "experiments" / "synthetic" / "analysis.py").write_text(CHAIN)
+    out = tmp_path / "o u't"
+    assert study.reproduce("synthetic", out=out) == 0
+    first, second = (playground.load(out / name).metric("distance")[1] for name in "01")
+    assert first[0] != first[-1]
+    assert second[0] == first[-1]
+
+
 def reproduce(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "scripts" / "reproduce.py"), *arguments],
