@@ -80,7 +80,8 @@ def panels(view: View) -> list[Panel]:
         return {label.replace("_", " "): _metric(view, name) for label, name in names.items()}
 
     kl = {k: _metric(view, f"approx_kl/{k}") for k in _epochs(view)} or metrics(kl="approx_kl")
-    cosines, explained = of(epochs, "cosine_first/"), metrics(critic="explained_variance")
+    cosines = of(epochs, "cosine_first/")
+    explained = metrics(training="explained_variance", held_out="explained_variance/held_out")
     return [
         Panel("gradient norm of each term", of(terms, "norm/"), colors=TERMS),
         Panel("share of the joint gradient", of(terms, "share/"), linear=True, colors=TERMS,
@@ -95,7 +96,7 @@ def panels(view: View) -> list[Panel]:
         Panel("extremes of the ratio", metrics(largest="ratio_max", smallest="ratio_min"),
               line=1.0),
         Panel("explained variance of the critic", explained, linear=True,
-              limits=(_low(explained["critic"]), 1.05), line=0.0),
+              limits=(min(_low(s) for s in explained.values()), 1.05), line=0.0),
     ]  # fmt: skip
 
 
