@@ -4,9 +4,10 @@
     for finding in diagnose(playground.load("runs/...")):
         print(finding.rule, finding.member, finding.evidence)
 
-Causes come before symptoms: rules are asked in the order of ``RULES``, and findings of one member
-are sorted by it. Thresholds are fixed in the rules' files; ``scripts/faults.py`` measures how
-often they are right, on planted faults and healthy runs.
+Of one member's findings the earliest comes first, since a cause precedes its symptoms; those that
+begin within the same twentieth of the run are in the order of ``RULES``. Thresholds are fixed in
+the rules' files; ``scripts/faults.py`` measures how often they are right, on planted faults and
+healthy runs.
 """
 
 from collections.abc import Iterable
@@ -25,18 +26,21 @@ _KNOWN = {
 }
 
 ORDER = (
-    "dead_units", "vanishing_gradient", "policy_jump", "step_too_long", "discriminator_saturated",
-    "rotation", "step_too_short", "exploding_gradient", "gradient_spike", "non_finite",
-    "wrong_critical_point", "mode_collapse", "entropy_collapse", "useless_critic", "off_data",
-    "plateau",
+    "cut_off", "dead_units", "vanishing_gradient", "policy_jump", "step_too_long",
+    "discriminator_saturated", "rotation", "step_too_short", "exploding_gradient",
+    "gradient_spike", "non_finite", "wrong_critical_point", "mode_collapse", "entropy_collapse",
+    "useless_critic", "off_data", "objective_mismatch", "plateau",
 )  # fmt: skip
-"""Causes before symptoms (ours)."""
+"""Causes before symptoms, where they begin together (ours)."""
+
+PARTS = 20
+"""Findings that begin within the same of so many parts of a run begin together (ours)."""
 
 RULES: dict[str, Rule] = {name: _KNOWN[name] for name in ORDER}
 
 
 def diagnose(run: "Run") -> list[Finding]:
-    """The findings in a run's records, member by member, likely causes first.
+    """The findings in a run's records, member by member, the earliest first.
 
     Of several places of one rule in one member, such as the layers of a network, the clearest
     is kept.
@@ -56,7 +60,9 @@ def diagnose(run: "Run") -> list[Finding]:
             if key not in found or clearer(finding, found[key]):
                 found[key] = finding
     place = {name: k for k, name in enumerate(RULES)}
-    return sorted(found.values(), key=lambda f: (f.member, place[f.rule]))
+    iterations = view.metrics["iteration"]
+    part = max(1.0, float(iterations.max(initial=1)) / PARTS) if len(iterations) else 1.0
+    return sorted(found.values(), key=lambda f: (f.member, f.began // part, place[f.rule]))
 
 
 def clearer(one: Finding, other: Finding) -> bool:

@@ -27,7 +27,8 @@ class Finding:
         rule: its name.
         member: index.
         player, tensor: empty where it concerns the run, or the whole player.
-        iteration: since when.
+        iteration: when the rule could first say so.
+        began: where the evidence begins, at most a window earlier.
         value, threshold: what was measured, and what it was compared with.
         confidence: share of the points since then that meet the condition, in [0, 1].
         evidence: the numbers in words.
@@ -42,6 +43,7 @@ class Finding:
     evidence: str
     player: str = ""
     tensor: str = ""
+    began: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,13 @@ class Held:
     Attributes:
         now: bool [M], whether it holds at the last point.
         since: x of the first point of the stretch that lasts until the end [M].
+        began: x of the first point of that point's window [M].
         confidence: share of the points of that stretch that meet the condition [M].
     """
 
     now: Array
     since: Array
+    began: Array
     confidence: Array
 
     @property
@@ -92,15 +96,15 @@ def held(met: Array, x: Array, window: int = WINDOW, share: float = SHARE) -> He
     points, members = met.shape
     none = np.zeros(members)
     if points < window:
-        return Held(none.astype(bool), none, none)
+        return Held(none.astype(bool), none, none, none)
     sums = np.cumsum(np.concatenate([np.zeros((1, members)), met]), axis=0)
     holds = sums[window:] - sums[:-window] >= share * window  # [T - window + 1, M]
     broken = ~holds[::-1]
     length = np.where(broken.any(axis=0), broken.argmax(axis=0), len(holds))  # until the end
     first = np.minimum(points - length, points - 1)
-    counted = sums[-1] - np.take_along_axis(sums, np.maximum(first - window + 1, 0)[None], 0)[0]
-    confidence = counted / (points - np.maximum(first - window + 1, 0))
-    return Held(holds[-1], x[first], np.minimum(confidence, 1.0))
+    start = np.maximum(first - window + 1, 0)
+    confidence = (sums[-1] - np.take_along_axis(sums, start[None], 0)[0]) / (points - start)
+    return Held(holds[-1], x[first], x[start], confidence)
 
 
 def trailing(series: Series, window: int = WINDOW) -> Array:
@@ -151,6 +155,6 @@ def findings(
     """One finding for every member of whom a condition holds."""
     return [
         Finding(rule, k, float(where.since[k]), float(value[k]), threshold,
-                float(where.confidence[k]), evidence(k), player, tensor)
+                float(where.confidence[k]), evidence(k), player, tensor, float(where.began[k]))
         for k in where.members
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Rules about the gradient itself: not finite, spiking, exploding, vanishing, dead units."""
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import numpy as np
 
@@ -15,9 +16,9 @@ from playground.diagnosis.finding import (
 )
 from playground.report.view import Array, Series, View
 
-SPIKE, SPIKE_EARLY, BEFORE = 50.0, 5.0, 64
-"""A spike is so many times the median of the 64 updates before and the largest of the first 64.
-Pascanu et al. (2013) clip at up to 10 times the average norm; 50 and 5 are ours, since the norms
+SPIKE, SPIKE_EARLY, BEFORE = 50.0, 10.0, 64
+"""A spike is so many times the median of the 64 updates before and that of the first 64.
+Pascanu et al. (2013) clip at up to 10 times the average norm; 50 and 10 are ours, since the norms
 of minibatches are heavy-tailed."""
 
 GROWTH = 1e3
@@ -41,7 +42,8 @@ def non_finite(view: View) -> Iterable[Finding]:
     for event in view.events:
         if event["kind"] in ("nonfinite", "frozen"):
             yield Finding("non_finite", int(event["member"]), float(event["iteration"]),
-                          float("nan"), 0.0, 1.0, str(event["message"]))  # fmt: skip
+                          float("nan"), 0.0, 1.0, str(event["message"]),
+                          began=float(event["iteration"]))  # fmt: skip
 
 
 def spike(view: View) -> Iterable[Finding]:
@@ -52,7 +54,7 @@ def spike(view: View) -> Iterable[Finding]:
         if len(norms) <= BEFORE or view.gradient(player, "clip_coefficient", "clipped"):
             continue
         ratio = norms / np.maximum(rolling(norms, BEFORE), 1e-30)
-        early = norms / np.maximum(norms[:BEFORE].max(axis=0), 1e-30)
+        early = norms / np.maximum(np.median(norms[:BEFORE], axis=0), 1e-30)
         large = (ratio > SPIKE) & (early > SPIKE_EARLY)
         for member in np.flatnonzero(large.any(axis=0)):
             first = int(large[:, member].argmax())
@@ -60,7 +62,7 @@ def spike(view: View) -> Iterable[Finding]:
             yield Finding(
                 "gradient_spike", int(member), float(series.x[first]), factor, SPIKE, 1.0,
                 f"norm {norms[first, member]:.3g} is {factor:.0f} times the median of the "
-                f"{BEFORE} updates before", player,
+                f"{BEFORE} updates before", player, began=float(series.x[first]),
             )  # fmt: skip
 
 
@@ -112,24 +114,55 @@ def _vanishing(view: View, player: str) -> list[Finding]:
 
 
 def dead_units(view: View) -> Iterable[Finding]:
-    """Hidden units whose gradient is exactly zero for a whole batch, again and again."""
+    """Hidden units that are 0 for a whole batch: no gradient by their bias, nor beyond them."""
     for player in view.players:
-        biases = [name for name in tensors(view, player) if name.endswith("bias")]
-        for tensor in biases[:-1]:
-            yield from _dead(view, player, tensor)
+        for tensor, beyond in hidden(view, player):
+            yield from _dead(view, player, tensor, beyond)
 
 
-def _dead(view: View, player: str, tensor: str) -> list[Finding]:
-    series = view.gradient(player, "zero_share", tensor=tensor)
-    if not series:
+def _dead(view: View, player: str, tensor: str, beyond: str) -> list[Finding]:
+    own, after = (view.gradient(player, "zero_share", tensor=name) for name in (tensor, beyond))
+    if not own or own.values.shape != after.values.shape:
         return []
-    shares = trailing(series)
+    silent = np.minimum(own.values, after.values)
+    shares = trailing(Series(own.x, silent))
 
     def evidence(k: int) -> str:
-        return f"{100 * shares[k]:.0f} % of the units of {tensor} have no gradient at all"
+        return f"{100 * shares[k]:.0f} % of the units of {tensor} are off for the whole batch"
 
-    where = held(series.values >= DEAD, series.x)
+    where = held(silent >= DEAD, own.x)
     return findings("dead_units", where, shares, DEAD, evidence, player, tensor)
+
+
+def cut_off(view: View) -> Iterable[Finding]:
+    """A layer without any gradient from the first update on, though its output is used."""
+    for player in view.players:
+        for tensor, beyond in hidden(view, player):
+            own, after = (
+                view.gradient(player, "zero_share", tensor=name) for name in (tensor, beyond)
+            )
+            if not own or own.values.shape != after.values.shape:
+                continue
+            never = (own.values == 1).all(axis=0) & (after.values < DEAD).all(axis=0)
+            for member in np.flatnonzero(never):
+                yield Finding(
+                    "cut_off", int(member), float(own.x[0]), 1.0, 1.0, 1.0,
+                    f"{tensor} never had a gradient, {beyond} behind it has one", player, tensor,
+                    float(own.x[0]),
+                )  # fmt: skip
+
+
+def hidden(view: View, player: str) -> list[tuple[str, str]]:
+    """Hidden layers' biases, each with the weights behind it in the same network."""
+    names = tensors(view, player)
+    pairs = pairwise(names)
+    return [(a, b) for a, b in pairs if a.endswith("bias") and b.endswith("weight")
+            and stem(a) == stem(b)]  # fmt: skip
+
+
+def stem(tensor: str) -> str:
+    """The network of a tensor: ``policy`` of ``policy.0.bias``."""
+    return tensor.rpartition(".")[0].rpartition(".")[0]
 
 
 def finite_norms(series: Series) -> Array:
@@ -146,11 +179,19 @@ def tensors(view: View, player: str) -> list[str]:
 def weight_tensors(view: View, player: str) -> list[str]:
     """Weights of the player's first network, in the order of its layers."""
     names = [name for name in tensors(view, player) if name.endswith("weight")]
-    owner = names[0].rpartition(".")[0].rpartition(".")[0] if names else ""
-    return [name for name in names if name.rpartition(".")[0].rpartition(".")[0] == owner]
+    return [name for name in names if stem(name) == stem(names[0])]
 
 
 RULES = (
+    Rule(
+        "cut_off",
+        "A layer gets no gradient at all though what it computes is used: it is cut off from the "
+        "loss.",
+        "a fact, not an estimate",
+        "nothing, unless it is held on purpose",
+        "look for detach, no_grad, argmax or a copy between this layer and the loss",
+        cut_off,
+    ),
     Rule(
         "dead_units",
         "Most units of a hidden layer are off for every sample, so nothing that passes through "

@@ -1,10 +1,11 @@
 """Rules about GANs and policies: what the two players, or the policy and its critic, do."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
-from playground.diagnosis.finding import Finding, Held, Rule, findings, held, trailing
+from playground.diagnosis.finding import Finding, Rule, findings, held, median, trailing
 from playground.report.view import Array, Series, View
 
 CERTAIN = 0.98
@@ -17,8 +18,9 @@ LOST = 0.75
 POOR = 0.3
 """Share of high-quality samples below which the generator has not found the data (ours)."""
 
-ROTATION = 2.0
-"""Largest imaginary over largest real part of the eigenvalues, in size (ours)."""
+ROTATION = 1.0
+"""Median turn over median stretch of the field along itself (``probes.game.along``): beyond 1 the
+field turns by more than 45 degrees before it has changed by its own size (ours)."""
 
 KL = 0.1
 """Approximate KL of an iteration, nats: ten times Spinning Up's target of 0.01."""
@@ -77,22 +79,23 @@ def off_data(view: View) -> Iterable[Finding]:
 
 
 def rotation(view: View) -> Iterable[Finding]:
-    """Eigenvalues are imaginary and the players do not come nearer."""
+    """The field turns more than it stretches, and does not shrink."""
     found = view.measured("", "game")
-    needed = ("imaginary_max", "real_max", "real_min", "field_norm")
-    if not all(name in found for name in needed) or len(found["field_norm"].values) < 4:
+    if not {"stretch", "turn", "field_norm"} <= set(found) or len(view.players) < 2:
         return
-    imaginary, top, low, norm = (found[name] for name in needed)
-    real = np.maximum(np.abs(top.values), np.abs(low.values))
-    ratio = imaginary.values / np.maximum(real, 1e-12)
-    stays = norm.values > 0.5 * norm.values[:1]
-    where = held((ratio > ROTATION) & stays, norm.x, window=4)
-    yield from findings(
-        "rotation", where, np.minimum(ratio[-1], 1e6), ROTATION,
-        lambda k: (f"the largest imaginary part is {min(ratio[-1, k], 1e6):.3g} times the largest "
-                   f"real part, and the field's norm is {norm.values[-1, k]:.3g} after "
-                   f"{norm.values[0, k]:.3g} at the start"),
-    )  # fmt: skip
+    stretch, turn, norm = (found[name] for name in ("stretch", "turn", "field_norm"))
+    if len(norm.values) < 8:
+        return
+    ratio = median(turn.values) / np.maximum(median(np.abs(stretch.values)), 1e-12)
+    stays = median(norm.values[-4:]) > 0.5 * median(norm.values[:4])
+    for member in np.flatnonzero((ratio > ROTATION) & stays):
+        size = min(float(ratio[member]), 1e6)
+        yield Finding(
+            "rotation", int(member), float(norm.x[7]), size, ROTATION, 1.0,
+            f"along its own direction the field turns {size:.3g} times as much as it stretches, "
+            f"and its norm is {norm.values[-1, member]:.3g} after {norm.values[0, member]:.3g} "
+            "at the start", began=float(norm.x[0]),
+        )  # fmt: skip
 
 
 def policy_jump(view: View) -> Iterable[Finding]:
@@ -144,8 +147,7 @@ def useless_critic(view: View) -> Iterable[Finding]:
         return f"explained variance {ends[k]:.2g} over the second half of the run"
 
     where = held((half.values < EXPLAINED) & unsolved, half.x)
-    whole = Held(where.now & (where.since <= half.x[len(half.x) // 2]), where.since,
-                 where.confidence)  # fmt: skip
+    whole = replace(where, now=where.now & (where.since <= half.x[len(half.x) // 2]))
     yield from findings("useless_critic", whole, ends, EXPLAINED, evidence, view.players[-1])
 
 

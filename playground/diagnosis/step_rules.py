@@ -1,12 +1,12 @@
 """Rules about the step: too long, too short, and where it leads."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from playground.diagnosis.finding import (
     Finding,
-    Held,
     Rule,
     findings,
     held,
@@ -32,6 +32,9 @@ WORSE = 3.0
 FLAT, HIGH = 0.02, 0.5
 """A loss that changed by less than 2 % over half of a run, and is above half of the first one
 (ours; SageMaker Debugger's LossNotDecreasing compares ten steps)."""
+
+MARGIN = 0.05
+"""Share of its first value by which a metric must have become worse, a loss better (ours)."""
 
 CRITICAL = 1e-3
 """Gradient norm over the first gradient norm at a critical point (ours)."""
@@ -61,16 +64,16 @@ def large_ratio(view: View, player: str) -> list[Finding]:
 
 
 def bouncing(view: View, player: str) -> list[Finding]:
-    """Consecutive gradients that point against each other while they are of some size."""
-    norm, cosine = view.gradient(player, "norm"), view.gradient(player, "cosine_previous")
-    if not cosine or not norm:
+    """Consecutive gradients that point against each other."""
+    cosine = view.gradient(player, "cosine_previous")
+    if not cosine:
         return []
-    alive, ends = trailing(norm) > 1e-6 * leading(norm), trailing(cosine)
+    ends = trailing(cosine)
 
     def evidence(k: int) -> str:
         return f"consecutive gradients have cosine {ends[k]:.2f}: steps cross the valley"
 
-    where = held((cosine.values < BOUNCE) & alive, cosine.x)
+    where = held(cosine.values < BOUNCE, cosine.x)
     return findings("step_too_long", where, ends, BOUNCE, evidence, player)
 
 
@@ -107,7 +110,7 @@ def _too_short(view: View, player: str) -> list[Finding]:
     def evidence(k: int) -> str:
         return f"an update is {ends[k]:.1e} of the parameters' norm"
 
-    where = Held(where.now & long, where.since, where.confidence)
+    where = replace(where, now=where.now & long)
     return findings("step_too_short", where, ends, SHORT, evidence, player)
 
 
@@ -150,6 +153,27 @@ def elsewhere(view: View) -> Iterable[Finding]:
     yield from findings(
         "wrong_critical_point", where, ends / start, CRITICAL, evidence, view.players[0]
     )
+
+
+def mismatch(view: View) -> Iterable[Finding]:
+    """The loss falls while what is evaluated gets worse."""
+    if not single(view):
+        return
+    loss, metric = view.metric("loss", view.players[0]), view.metric(view.main_metric)
+    if len(metric.values) < 6 or not loss:
+        return
+    sign = 1.0 if view.manifest.get("higher_is_better") else -1.0
+    first, last = metric.values[0], median(metric.values[-3:])
+    start, end = leading(loss, 1), trailing(loss)
+    worse = sign * (first - last) > MARGIN * np.abs(first)
+    falls = start - end > MARGIN * np.abs(start)
+    for member in np.flatnonzero(worse & falls):
+        change = float(sign * (first - last)[member] / max(abs(first[member]), 1e-30))
+        yield Finding(
+            "objective_mismatch", int(member), float(metric.x[-3]), change, MARGIN, 1.0,
+            f"the loss went from {start[member]:.4g} to {end[member]:.4g}, but {view.main_metric} "
+            f"from {first[member]:.4g} to {last[member]:.4g}", view.players[0],
+        )  # fmt: skip
 
 
 def single(view: View) -> bool:
@@ -204,6 +228,16 @@ RULES = (
         "a larger learning rate that does no better",
         "a larger optimizer.lr, an optimizer that scales by coordinate (adam, rmsprop)",
         too_short,
+    ),
+    Rule(
+        "objective_mismatch",
+        "The loss falls while what is evaluated gets worse: what is minimised is not what is "
+        "wanted, or its sign is wrong.",
+        "ours",
+        "a metric that improves later at the same objective",
+        "check the objective's sign and labels; if training and test part, less capacity or "
+        "weight decay",
+        mismatch,
     ),
     Rule(
         "wrong_critical_point",
