@@ -87,7 +87,7 @@ def rarely(value: float) -> Callable[[Objective], Objective]:
 
 
 def behind_where(terms, params, batch):  # type: ignore[no-untyped-def]
-    """sqrt of a negative number behind torch.where: the value is chosen away, its slope is not."""
+    """A square root of a negative number behind torch.where: the value is not taken, its slope is."""
     margin = terms["cross_entropy"] - 0.05
     extra = torch.where(margin > 0, margin.sqrt(), torch.zeros_like(margin))
     return {"cross_entropy": terms["cross_entropy"] + 1e-6 * extra}

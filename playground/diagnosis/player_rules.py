@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from playground.diagnosis.finding import Finding, Rule, findings, held, median, trailing
+from playground.diagnosis.finding import Finding, Rule, ever, findings, held, median, trailing
 from playground.report.view import Array, Series, View
 
 CERTAIN = 0.98
@@ -106,12 +106,14 @@ def policy_jump(view: View) -> Iterable[Finding]:
 
 def _jump(view: View, name: str, limit: float) -> list[Finding]:
     series = first_metric(view, name)
-    ends, where = trailing(series, 8), held(series.values > limit, series.x, window=8)
+    if not series:
+        return []
+    most, where = np.nanmax(series.values, axis=0), ever(series.values > limit, series.x, window=8)
 
     def evidence(k: int) -> str:
-        return f"{name} is {ends[k]:.3g} an iteration"
+        return f"{name} is up to {most[k]:.3g} an iteration"
 
-    return findings("policy_jump", where, ends, limit, evidence, view.players[0])
+    return findings("policy_jump", where, most, limit, evidence, view.players[0])
 
 
 def entropy_collapse(view: View) -> Iterable[Finding]:
