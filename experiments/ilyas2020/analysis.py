@@ -89,35 +89,34 @@ class Drawn:
         return Differentiator(self.made.players)(move).value
 
     def fit(self, passes: int) -> None:
-        """Adds the values ``true``: the learned ones, fitted to returns of the first half.
+        """Adds the values ``true``: the learned ones, trained on to fit the discounted returns.
 
-        Twice, as the returns of a rollout that is cut end in the values.
+        In each half of the rollouts they are those fitted in the other half.
         """
         half = self.rollout.reward.shape[1] // 2
         views = self.made.players["value"].parameters.views
-        tensors = {name: view[0].clone().requires_grad_() for name, view in views.items()}
         observation = torch.from_numpy(self.rollout.observation)
-        rows = self.rollout.valid[:, :half]
-        x, self.values["true"] = observation[:-1, :half][rows], self.values["learned"]
-        for _ in range(2):
-            target = self.advantage("true", 1.0) + self.values["true"][:-1]
-            y = torch.from_numpy(target[:, :half][rows])
-            regress(partial(self.problem.value, tensors), list(tensors.values()), x, y, passes)
+        learned, valid = self.values["learned"], self.rollout.valid
+        target = self.advantage("learned", 1.0) + learned[:-1]
+        self.values["true"] = np.empty_like(learned)
+        for own, other in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
+            tensors = {name: view[0].clone().requires_grad_() for name, view in views.items()}
+            x, y = observation[:-1, own][valid[:, own]], target[:, own][valid[:, own]]
+            value = partial(self.problem.value, tensors)
+            regress(value, list(tensors.values()), x, torch.from_numpy(y), passes)
             with torch.no_grad():
-                fitted = self.problem.value(tensors, observation).squeeze(-1)
-            self.values["true"] = fitted.numpy()
+                self.values["true"][:, other] = value(observation[:, other]).squeeze(-1).numpy()
 
     def error(self, baseline: str, lam: float) -> float:
-        """Mean relative error of values on their targets at lambda, on the other half.
+        """Mean relative error of values on the learned ones' targets at lambda.
 
         At lambda 1 targets are discounted returns, but near the rollout's end.
         """
-        half = self.rollout.reward.shape[1] // 2
-        value = self.values[baseline][:-1]
-        target = self.advantage(baseline, lam) + value
+        target = self.advantage("learned", lam) + self.values["learned"][:-1]
         kept = self.rollout.valid.copy()
-        kept[-MARGIN:], kept[:, :half] = False, False
-        return float(np.mean(np.abs(value - target)[kept] / np.abs(target[kept])))
+        kept[-MARGIN:] = False
+        off = np.abs(self.values[baseline][:-1] - target)
+        return float(np.mean(off[kept] / np.abs(target[kept])))
 
 
 def regress(value: Any, tensors: list[Tensor], x: Tensor, y: Tensor, passes: int) -> None:
@@ -162,13 +161,14 @@ def judge(run: Run, at: int, member: int, given: Mapping[str, Any]) -> dict[str,
     """Cosines of one member's estimates under every baseline, and the values' errors."""
     drawn = Drawn(run, at, member, given["estimates"])
     drawn.fit(given["passes"])
-    half = given["estimates"] // 2
     own = drawn.gradients("learned").double()
     result: dict[str, Any] = {
         "pairwise": cosines(own, drawn.layout), "reference": references(own, drawn.layout),
     }  # fmt: skip
-    for name in BASELINES:  # on rollouts that the true values have not seen
-        result[name] = cosines(drawn.gradients(name)[half:], drawn.layout)
+    for name in BASELINES:  # in halves, which true values do not make dependent
+        halves = drawn.gradients(name).chunk(2)
+        pair = [cosines(part, drawn.layout) for part in halves]
+        result[name] = {size: (pair[0][size] + pair[1][size]) / 2 for size in pair[0]}
     for name in ("learned", "true"):
         result[f"{name} error"] = drawn.error(name, 1.0)
     return result | {"target error": drawn.error("learned", 0.95)}
