@@ -27,7 +27,7 @@ from playground.randomness import stream_seed
 from playground.record.checkpoint import load_snapshot
 from playground.record.reader import Run
 from playground.study import Claim, go_on
-from playground.temporary import Temporary, find_point
+from playground.temporary import Source, Temporary, find_point
 
 CONFIG = yaml.safe_load((Path(__file__).parent / "config.yaml").read_text())
 PAIRS, GAMMA = 2048, 0.99
@@ -63,9 +63,9 @@ class Drawn:
         values: {baseline: V [T + 1, K, 1]}.
     """
 
-    def __init__(self, run: Run, at: int, member: int, estimates: int) -> None:
+    def __init__(self, source: Source, at: str | int, member: int, estimates: int) -> None:
         seeds = [stream_seed(member, f"estimate/{k}") for k in range(estimates)]
-        self.made = Temporary(find_point(run, at, member), seeds)
+        self.made = Temporary(find_point(source, at, member), seeds)
         problem: Any = self.made.problem
         self.problem = problem
         self.rollout: Rollout = problem.collect(problem.algorithm.num_steps)
@@ -95,15 +95,16 @@ class Drawn:
         """
         half = self.rollout.reward.shape[1] // 2
         views = self.made.players["value"].parameters.views
-        observation = torch.from_numpy(self.rollout.observation)
+        observation = self.problem.tensor(self.rollout.observation)
         learned, valid = self.values["learned"], self.rollout.valid
         target = self.advantage("learned", 1.0) + learned[:-1]
         self.values["true"] = np.empty_like(learned)
         for own, other in ((slice(half), slice(half, None)), (slice(half, None), slice(half))):
             tensors = {name: view[0].clone().requires_grad_() for name, view in views.items()}
-            x, y = observation[:-1, own][valid[:, own]], target[:, own][valid[:, own]]
+            x = observation[:-1, own][torch.from_numpy(valid[:, own])]
+            y = self.problem.tensor(target[:, own][valid[:, own]])
             value = partial(self.problem.value, tensors)
-            regress(value, list(tensors.values()), x, torch.from_numpy(y), passes)
+            regress(value, list(tensors.values()), x, y, passes)
             with torch.no_grad():
                 self.values["true"][:, other] = value(observation[:, other]).squeeze(-1).numpy()
 
@@ -121,7 +122,7 @@ class Drawn:
 
 def regress(value: Any, tensors: list[Tensor], x: Tensor, y: Tensor, passes: int) -> None:
     """Least squares by Adam with minibatches of 1024 and a rate that falls from 1e-3 to 0."""
-    count = len(x) // 1024 * passes
+    count = max(1, len(x) // 1024) * passes
     optimizer = torch.optim.Adam(tensors, lr=1e-3)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, count)
     generator = torch.Generator().manual_seed(0)
@@ -187,12 +188,12 @@ def update(run: Run, at: int, folder: Path) -> Tensor:
     return after - before
 
 
-def returns(run: Run, at: int, member: int, where: Tensor, episodes: int) -> np.ndarray:
+def returns(source: Source, at: str | int, member: int, where: Tensor, episodes: int) -> np.ndarray:
     """Returns [P, E] of E complete episodes and their lengths at points [P, N]: [2, P, E].
 
     Those of the sampling policy, with the same seeds and noise at every point.
     """
-    point = find_point(run, at, member, overrides=[f"problem.num_envs={episodes}"])
+    point = find_point(source, at, member, overrides=[f"problem.num_envs={episodes}"])
     made = Temporary(point, [stream_seed(member, "returns")] * len(where))
     made.place("policy", where.to(made.players["policy"].parameters.values))
     problem: Any = made.problem
