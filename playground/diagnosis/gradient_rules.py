@@ -131,26 +131,38 @@ def _dead(view: View, player: str, tensor: str, beyond: str) -> list[Finding]:
     def evidence(k: int) -> str:
         return f"{100 * shares[k]:.0f} % of the units of {tensor} are off for the whole batch"
 
-    where = held(silent >= DEAD, own.x)
+    last = [name for name in tensors(view, player) if stem(name) == stem(tensor)][-1]
+    used = ~(view.gradient(player, "zero_share", tensor=last).values == 1).all(axis=0)
+    where = held((silent >= DEAD) & used, own.x)
     return findings("dead_units", where, shares, DEAD, evidence, player, tensor)
 
 
 def cut_off(view: View) -> Iterable[Finding]:
-    """A layer without any gradient from the first update on, though its output is used."""
+    """A layer, or a whole network, without any gradient from the first update on."""
     for player in view.players:
+        networks: dict[str, list[Array]] = {}
+        for tensor in tensors(view, player):
+            share = view.gradient(player, "zero_share", tensor=tensor)
+            if share:
+                networks.setdefault(stem(tensor), []).append((share.values == 1).all(axis=0))
+        for network, silent in networks.items():
+            evidence = f"no tensor of {network or player} ever had a gradient"
+            yield from _never(view, player, network, np.all(silent, axis=0), evidence)
         for tensor, beyond in hidden(view, player):
             own, after = (
                 view.gradient(player, "zero_share", tensor=name) for name in (tensor, beyond)
             )
-            if not own or own.values.shape != after.values.shape:
-                continue
-            never = (own.values == 1).all(axis=0) & (after.values < DEAD).all(axis=0)
-            for member in np.flatnonzero(never):
-                yield Finding(
-                    "cut_off", int(member), float(own.x[0]), 1.0, 1.0, 1.0,
-                    f"{tensor} never had a gradient, {beyond} behind it has one", player, tensor,
-                    float(own.x[0]),
-                )  # fmt: skip
+            if own and own.values.shape == after.values.shape:
+                alone = (own.values == 1).all(axis=0) & (after.values < DEAD).all(axis=0)
+                evidence = f"{tensor} never had a gradient, {beyond} behind it has one"
+                yield from _never(view, player, tensor, alone, evidence)
+
+
+def _never(view: View, player: str, tensor: str, which: Array, evidence: str) -> Iterable[Finding]:
+    if player in (view.config.get("frozen") or ()):
+        return
+    for member in np.flatnonzero(which):
+        yield Finding("cut_off", int(member), 1.0, 1.0, 1.0, 1.0, evidence, player, tensor)
 
 
 def hidden(view: View, player: str) -> list[tuple[str, str]]:

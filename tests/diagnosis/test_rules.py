@@ -98,6 +98,9 @@ def test_dead_units_silence_the_weights_behind_them_and_a_cut_off_layer_does_not
     cut = network((1.0, 0.1), (1.0, 0.1), (0.0, 0.0), (0.0, 0.0))
     assert members(gradient_rules.dead_units, cut) == []
     assert members(gradient_rules.cut_off, cut) == [0]
+    nothing = network((1.0, 0.1), (1.0, 0.1), (1.0, 0.0), (1.0, 0.0))
+    assert members(gradient_rules.dead_units, nothing) == []
+    assert members(gradient_rules.cut_off, nothing) == [0]
 
 
 def test_vanishing_is_read_from_the_error_signals():
