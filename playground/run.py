@@ -5,6 +5,7 @@ import sys
 import time
 import types
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from playground.optim.config import OptimizerConfig, Torch
 from playground.outside import CustomConfig
 from playground.probes.epochs import EpochGradients
 from playground.probes.game_probe import GameProbe
+from playground.probes.noise_probe import NoiseProbe
 from playground.probes.norms import Norms
 from playground.probes.passes import Pass, Passing
 from playground.probes.probe import Measuring, Probe
@@ -314,6 +316,9 @@ def passes(
         chosen.insert(0, GameProbe(game.every, game.dense, game.vectors, game.steps))
     if config.terms.wanted(config.name):
         chosen.insert(0, TermGradients(config.terms.every or None))
+    if config.noise.wanted(config.name):
+        noise = config.noise
+        chosen.insert(0, NoiseProbe(noise.every or None, noise.method, noise.chunks))
     result = []
     for probe in chosen:
         probe.begin([member.seed for member in parts.members], parts.device)
@@ -323,10 +328,17 @@ def passes(
                 lambda name: int(engine.updates[name].max()),
                 lambda columns, null: recorder.add("measurements", columns, null=null),
                 lambda name, iteration, array: save_array(directory, name, iteration, array),
+                partial(note, recorder, probe.name),
             )
         )  # fmt: skip
     engine.before = tuple(result)
     return result
+
+
+def note(recorder: Recorder, probe: str, iteration: int, message: str) -> None:
+    """What a probe says of its values, as an event."""
+    row = {"iteration": iteration, "member": -1, "kind": f"probe/{probe}", "message": message}
+    recorder.add("events", {k: [v] for k, v in row.items()} | {"evidence": [""]})
 
 
 def close(session: Session, directory: RunDirectory, status: str, reason: str) -> str:

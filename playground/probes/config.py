@@ -43,6 +43,25 @@ class TermsConfig:
 
 
 @dataclass(slots=True)
+class NoiseConfig:
+    """The noise of the gradient: variance, noise scale, tests, agreement."""
+
+    every: int | None = number(
+        None, minimum=0, doc="iterations, 0 is never; null is at evaluations of probes=full"
+    )
+    method: str = choice(
+        "auto",
+        ("auto", "taps", "samples", "chunks"),
+        "from layers, every cluster's gradient, or groups of clusters; the first two are exact",
+    )
+    chunks: int = number(16, minimum=4, doc="groups of clusters where they are grouped (ours)")
+
+    def wanted(self, name: str) -> bool:
+        """Whether a run measures it, by its probes' name."""
+        return name == "full" if self.every is None else self.every > 0
+
+
+@dataclass(slots=True)
 class ProbesConfig:
     """A set of probes with its cadence."""
 
@@ -53,3 +72,4 @@ class ProbesConfig:
     megabytes: int = number(64, minimum=1, doc="size of the device-side ring of copies")  # ours
     game: GameConfig = field(default_factory=GameConfig)
     terms: TermsConfig = field(default_factory=TermsConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)

@@ -59,11 +59,13 @@ class Reading:
         values: {key: [M]}.
         stderr: {key: [M]}, of those that are estimates.
         arrays: {name: [M, ...]} for pictures.
+        notes: what should be known of the values, or why there are none; each becomes an event.
     """
 
     values: Mapping[Key, Tensor]
     stderr: Mapping[Key, Tensor] = field(default_factory=dict)
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 class Pass(ABC):
@@ -95,6 +97,9 @@ class Pass(ABC):
 Keep = Callable[[str, int, np.ndarray], Any]
 """(name, iteration, array): where arrays go."""
 
+Note = Callable[[int, str], Any]
+"""(iteration, message): where notes go."""
+
 
 class Passing:
     """Calls a pass when it is due and keeps what it returns until the flush.
@@ -112,8 +117,10 @@ class Passing:
         updates: Callable[[str], int],
         sink: Sink,
         keep: Keep,
+        note: Note = lambda iteration, message: None,
     ) -> None:
         self.probe, self.players, self.gradient = probe, players, gradient
+        self.note = note
         self.updates, self.sink, self.keep = updates, sink, keep
         self.iteration, self.cadence = 0, 1
         self._seen: dict[str, Move] = {}
@@ -143,6 +150,8 @@ class Passing:
             self._take(key, value, reading.stderr.get(key), cost)
         for name, array in reading.arrays.items():
             self.keep(name, self.iteration, array.detach().cpu().numpy())
+        for message in reading.notes:
+            self.note(self.iteration, message)
 
     def flush(self) -> None:
         """Hand everything measured to the sink."""

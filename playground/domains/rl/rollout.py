@@ -180,6 +180,14 @@ class Collector:
             self.memory[:] = state["memory"].numpy()
 
 
+def segments(rollout: Rollout) -> np.ndarray:
+    """Which rows are dependent, int64 [T, M, E]: an environment's steps, cut at episode ends."""
+    steps, _, num_envs = rollout.reward.shape
+    ended = np.cumsum(rollout.done, axis=0) - rollout.done  # episodes before the row
+    result: np.ndarray = ended + (steps + 1) * np.arange(num_envs)
+    return result
+
+
 def advantages(rollout: Rollout, values: np.ndarray, gamma: float, gae_lambda: float) -> np.ndarray:
     """Generalised advantage estimates [T, M, E] in the values' precision.
 
