@@ -37,6 +37,7 @@ from playground.probes.noise_probe import NoiseProbe
 from playground.probes.norms import Norms
 from playground.probes.passes import Pass, Passing
 from playground.probes.probe import Measuring, Probe
+from playground.probes.step_probe import Following, StepProbe
 from playground.probes.terms import TermGradients
 from playground.progress import Reporter
 from playground.provenance import manifest, now
@@ -319,18 +320,24 @@ def passes(
     if config.noise.wanted(config.name):
         noise = config.noise
         chosen.insert(0, NoiseProbe(noise.every or None, noise.method, noise.chunks))
+
+    def passing(kind: type[Passing], probe: Any) -> Any:
+        return kind(
+            probe, parts.players, engine.differentiate,
+            lambda name: int(engine.updates[name].max()),
+            lambda columns, null: recorder.add("measurements", columns, null=null),
+            lambda name, iteration, array: save_array(directory, name, iteration, array),
+            partial(note, recorder, probe.name),
+        )  # fmt: skip
+
     result = []
     for probe in chosen:
         probe.begin([member.seed for member in parts.members], parts.device)
-        result.append(
-            Passing(
-                probe, parts.players, engine.differentiate,
-                lambda name: int(engine.updates[name].max()),
-                lambda columns, null: recorder.add("measurements", columns, null=null),
-                lambda name, iteration, array: save_array(directory, name, iteration, array),
-                partial(note, recorder, probe.name),
-            )
-        )  # fmt: skip
+        result.append(passing(Passing, probe))
+    if config.step.wanted(config.name):
+        step = passing(Following, StepProbe(config.step.every or None, parts.optimizers))
+        result.append(step)
+        engine.observers = (*engine.observers, step.observe)
     engine.before = tuple(result)
     return result
 

@@ -62,6 +62,19 @@ class NoiseConfig:
 
 
 @dataclass(slots=True)
+class StepConfig:
+    """The optimizer's own doing: step length, promised and actual change, rates, magnitudes."""
+
+    every: int | None = number(
+        None, minimum=0, doc="iterations, 0 is never; null is at evaluations of probes=full"
+    )
+
+    def wanted(self, name: str) -> bool:
+        """Whether a run measures it, by its probes' name."""
+        return name == "full" if self.every is None else self.every > 0
+
+
+@dataclass(slots=True)
 class ProbesConfig:
     """A set of probes with its cadence."""
 
@@ -73,3 +86,4 @@ class ProbesConfig:
     game: GameConfig = field(default_factory=GameConfig)
     terms: TermsConfig = field(default_factory=TermsConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
+    step: StepConfig = field(default_factory=StepConfig)
