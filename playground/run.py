@@ -31,6 +31,7 @@ from playground.game import Context, Player, Problem
 from playground.optim.chain import Optimizer
 from playground.optim.config import OptimizerConfig, Torch
 from playground.outside import CustomConfig
+from playground.probes.direction import Direction
 from playground.probes.epochs import EpochGradients
 from playground.probes.game_probe import GameProbe
 from playground.probes.noise_probe import NoiseProbe
@@ -274,7 +275,11 @@ def build_session(
             lambda columns, null: recorder.add("gradients", columns, null=null),
             config.probes.megabytes,
         )  # fmt: skip
-    own = [EpochGradients(*parts.problem.epochs)] if wants_epochs(parts) else []
+    own: list[Probe] = [EpochGradients(*parts.problem.epochs)] if wants_epochs(parts) else []
+    direction = config.probes.direction
+    if direction.cadence(config.probes.name):
+        cadence = direction.cadence(config.probes.name)
+        own.append(Direction(cadence, config.seed, direction.megabytes))
     measuring = [
         Measuring(probe, lambda columns, null: recorder.add("measurements", columns, null=null))
         for probe in [*own, *probes]

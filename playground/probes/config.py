@@ -7,6 +7,9 @@ from playground.schema import choice, number
 SMALL = 64
 """Parameters of all players up to which ``light`` and ``standard`` measure a game (ours)."""
 
+DIRECTION = 32
+"""Updates between two measurements of the direction under ``full`` (ours)."""
+
 
 @dataclass(slots=True)
 class GameConfig:
@@ -75,6 +78,24 @@ class StepConfig:
 
 
 @dataclass(slots=True)
+class DirectionConfig:
+    """Where training goes: cosines over time, distance, path, directions, agreement."""
+
+    every: int | None = number(
+        None, minimum=0, doc=f"updates, 0 is never; null is {DIRECTION} of probes=full"
+    )
+    megabytes: int = number(
+        16, minimum=1, doc="of a player's kept vectors; larger ones are sketched (ours)"
+    )
+
+    def cadence(self, name: str) -> int:
+        """Updates between two measurements, by its probes' name; 0 is never."""
+        if self.every is not None:
+            return self.every
+        return DIRECTION if name == "full" else 0
+
+
+@dataclass(slots=True)
 class ProbesConfig:
     """A set of probes with its cadence."""
 
@@ -87,3 +108,4 @@ class ProbesConfig:
     terms: TermsConfig = field(default_factory=TermsConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     step: StepConfig = field(default_factory=StepConfig)
+    direction: DirectionConfig = field(default_factory=DirectionConfig)
