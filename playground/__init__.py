@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from playground.record.reader import load
     from playground.run import run
     from playground.slices import landscape
+    from playground.videos import video
 
 _HOMES = {
     "run": "playground.run",
     "gradient_estimates": "playground.estimates",
     "landscape": "playground.slices",
     "load": "playground.record.reader",
+    "video": "playground.videos",
     "Context": "playground.game",
     "Evaluation": "playground.game",
     "Game": "playground.games",
@@ -40,7 +42,7 @@ _HOMES = {
 
 __all__ = [
     "Context", "Evaluation", "Game", "Move", "Pass", "Player", "Probe", "Problem", "Reading",
-    "__version__", "gradient_estimates", "landscape", "load", "run",
+    "__version__", "gradient_estimates", "landscape", "load", "run", "video",
 ]  # fmt: skip
 
 
