@@ -50,8 +50,7 @@ def effective_directions(vectors: Tensor) -> Tensor:
     """W^2 / sum_ij cos^2 [M] of vectors [W, M, N]; NaN where one is 0."""
     unit = vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     gram = torch.einsum("wmn,vmn->mwv", unit, unit).double()
-    found: Tensor = len(vectors) ** 2 / gram.square().sum((1, 2))
-    return found
+    return gram.square().sum((1, 2)).reciprocal() * len(vectors) ** 2
 
 
 def agreement(value: Tensor) -> Tensor:
