@@ -21,8 +21,8 @@ tensor:
 
 n is the number of samples, (sum w)^2 / sum w^2 (Kish 1965) where weights differ. With equal
 shares these are the textbook's; with others G is a ratio of two sums, and V its linearised
-variance (Cochran 1977, eq. 6.4). Errors are the jackknife's over clusters (Efron & Stein 1981):
-leaving one out costs no pass over parameters.
+variance (Cochran 1977, eq. 6.4). Errors are the jackknife's over clusters (Efron & Stein 1981), or
+over 64 groups of them where there are more: leaving some out costs no pass over parameters.
 
 What the noise is of: drawing other clusters from where these come from. Where every run draws the
 same full batch, that is the data's population.
@@ -45,13 +45,16 @@ from playground.probes.noise import Measured, pairwise_cosine
 LEAST = 4
 """Clusters below which nothing is said (design, section 2)."""
 
+GROUPS = 64
+"""Leavings-out of the jackknife at most (ours)."""
+
 INTERVAL = 1.96
 """Standard errors on either side: 95 % of a normal."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Sums over the clusters that are in; [M, T], or [M, T, C] with a last axis of who is out.
+    """Sums over the clusters that are in; [M, T], or [M, T, G] with a last axis of who is out.
 
     Attributes:
         count: C.
@@ -112,48 +115,75 @@ def statistics(gram: Tensor, share: Tensor, samples: Tensor) -> dict[str, Measur
         samples: n [M].
     """
     gram, share = gram.double(), share.double().unsqueeze(1)  # [M, 1, C]
-    present = share > 0
-    count = present.sum(-1).double()
-    whole, left = _sums(gram, share, count, samples.double().unsqueeze(1))
-    enough = count >= LEAST
+    n = samples.double().unsqueeze(1)
+    whole, left, groups = _sums(gram, share, n)
+    enough = whole.count >= LEAST
+    number = groups.sum(-1).double()
     found = {}
     for name, quantity in QUANTITIES.items():
-        each = torch.where(present, quantity(left), 0.0)
-        mean = each.sum(-1) / count
-        spread = torch.where(present, each - mean.unsqueeze(-1), 0.0).square().sum(-1)
-        stderr = ((count - 1) / count * spread).sqrt()
+        each = torch.where(groups, quantity(left), 0.0)
+        mean = each.sum(-1) / number
+        spread = torch.where(groups, each - mean.unsqueeze(-1), 0.0).square().sum(-1)
+        stderr = ((number - 1) / number * spread).sqrt()
         value = quantity(whole)
         found[name] = Measured(
             torch.where(enough, value, torch.nan), torch.where(enough, stderr, torch.nan)
         )
-    return found | _interval(found["snr"], samples.double().unsqueeze(1))
+    return found | _interval(found["snr"], n)
 
 
-def _sums(gram: Tensor, share: Tensor, count: Tensor, samples: Tensor) -> tuple[_Sums, _Sums]:
-    """Sums of all clusters, and of all but each; shapes as in ``statistics``, n as [M, 1]."""
+def _sums(gram: Tensor, share: Tensor, samples: Tensor) -> tuple[_Sums, _Sums, Tensor]:
+    """Sums of all clusters, and of all but each group; which groups a member has [M, 1, G].
+
+    Cluster c is in group c mod G. Without group e, whose clusters add up to a_e and s_e, the
+    others' shares grow by f = 1/(1 - s_e), and G' = f (G - a_e).
+
+    Args:
+        gram: [M, T, C, C].
+        share: [M, 1, C].
+        samples: [M, 1].
+    """
+    present = (share > 0).double()
     own = gram.diagonal(dim1=-2, dim2=-1)  # |a_c|^2
     dot = gram.sum(-1)  # <a_c, G>
     square = dot.sum(-1)
     sums = _Sums(
-        count, samples, own.sum(-1), (share * dot).sum(-1), share.square().sum(-1), square,
-        (dot - share * square.unsqueeze(-1)).square().sum(-1),
+        present.sum(-1), samples, own.sum(-1), (share * dot).sum(-1), share.square().sum(-1),
+        square, (dot - share * square.unsqueeze(-1)).square().sum(-1),
     )  # fmt: skip
-    f = 1 / (1 - share)  # the others' shares and parts grow by it: G' = f (G - a_e)
-    mixed = (gram * share.unsqueeze(-2)).sum(-1)  # <a_e, sum_d s_d a_d>
-    shorter = f.square() * (square.unsqueeze(-1) - 2 * dot + own)  # |G'|^2
-    others = f.square().unsqueeze(-1) * (dot.unsqueeze(-2) - gram)  # <a'_c, G'>, [.., e, c]
-    apart = others - (f * shorter).unsqueeze(-1) * share.unsqueeze(-2)
-    apart.diagonal(dim1=-2, dim2=-1).zero_()
+    cross = grouped(gram, GROUPS)  # <a_c, a_e> [M, T, C, G]
+    inside = grouped(cross.mT, GROUPS).diagonal(dim1=-2, dim2=-1)  # |a_e|^2
+    member = torch.arange(gram.shape[-1], device=gram.device)
+    mine = member[:, None] % cross.shape[-1] == member[: cross.shape[-1]]  # [C, G]
+
+    def of_groups(value: Tensor) -> Tensor:
+        return grouped(value, GROUPS)
+
+    taken = of_groups(share)
+    f = 1 / (1 - taken)
+    shorter = f.square() * (square.unsqueeze(-1) - 2 * of_groups(dot) + inside)  # |G'|^2
+    mixed = (share.unsqueeze(-1) * cross).masked_fill(mine, 0.0).sum(-2)  # others' s_c <a_c, a_e>
+    others = f.square().unsqueeze(-2) * (dot.unsqueeze(-1) - cross)  # <a'_c, G'>
+    apart = others - (f * shorter).unsqueeze(-2) * share.unsqueeze(-1)
+    apart = apart.masked_fill(mine, 0.0) * present.unsqueeze(-1)
     left = _Sums(
-        (count - 1).unsqueeze(-1),
-        samples.unsqueeze(-1) * (1 - share),
-        f.square() * (sums.squares.unsqueeze(-1) - own),
-        f**3 * (sums.shared.unsqueeze(-1) - share * dot - mixed + share * own),
-        f.square() * (sums.shares.unsqueeze(-1) - share.square()),
+        sums.count.unsqueeze(-1) - of_groups(present),
+        samples.unsqueeze(-1) * (1 - taken),
+        f.square() * (sums.squares.unsqueeze(-1) - of_groups(own)),
+        f**3 * (sums.shared.unsqueeze(-1) - of_groups(share * dot) - mixed),
+        f.square() * (sums.shares.unsqueeze(-1) - of_groups(share.square())),
         shorter,
-        (apart.square() * (share > 0).unsqueeze(-2)).sum(-1),
+        apart.square().sum(-2),
     )
-    return sums, left
+    return sums, left, taken > 0
+
+
+def grouped(value: Tensor, most: int) -> Tensor:
+    """Sums over the last axis [..., C] of entries c mod G, G = min(C, most): [..., G]."""
+    count = value.shape[-1]
+    groups = min(count, most)
+    padded = torch.nn.functional.pad(value, (0, -count % groups))
+    return padded.reshape(*padded.shape[:-1], -1, groups).sum(-2)
 
 
 def _interval(snr: Measured, samples: Tensor) -> dict[str, Measured]:
@@ -182,9 +212,7 @@ def agreement(gram: Tensor, counts: Tensor) -> dict[str, Measured]:
     found: dict[str, Measured] = {}
     clusters = gram.shape[-1]
     parts = 2 ** (clusters.bit_length() - 1)  # the most that some member has
-    gram = torch.nn.functional.pad(gram, (0, -clusters % parts) * 2)
-    halves = (*gram.shape[:-2], -1, parts, gram.shape[-1] // parts, parts)
-    gram = gram.reshape(halves).sum((-4, -2))
+    gram = grouped(grouped(gram, parts).mT, parts)
     while parts > 1:
         cosine = pairwise_cosine(gram)
         enough = (counts >= parts) & (counts >= LEAST)
@@ -193,7 +221,7 @@ def agreement(gram: Tensor, counts: Tensor) -> dict[str, Measured]:
             torch.where(enough, cosine.stderr, torch.nan),
         )
         parts //= 2
-        gram = gram.reshape(*gram.shape[:-2], 2, parts, 2, parts).sum((-4, -2))
+        gram = grouped(grouped(gram, parts).mT, parts)
     return dict(reversed(found.items()))
 
 

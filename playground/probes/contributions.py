@@ -16,7 +16,7 @@ Shape legend: M members, B samples, C clusters, R rows of a layer's call, T tens
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from playground.probes.layers import Layer, Trace
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}
 """Of the taps' check, relative to the largest: far above rounding, far below a wrong row (ours)."""
+
+ROUNDING = 64
+"""Roundings of the sum of magnitudes that the rows' sum may be off the gradient (ours)."""
 
 GOLDEN = 0.6180339887
 """Multiples of it, modulo 1, are spread evenly and never equal."""
@@ -161,7 +164,11 @@ def attribute(trace: Trace, clusters: Clusters, player: str, layout: Layout) -> 
         trace.total.sum(), trace.leaf, retain_graph=True, materialize_grads=True
     )
     error = _gradient([layer for _, layer in layers], _picked(plain, layers), layout) - gradient
-    if _peak(error) > tolerance * _peak(gradient):
+    scale = _gradient(
+        [replace(layer, input=layer.input.abs()) for _, layer in layers],
+        [delta.abs() for delta in _picked(plain, layers)], layout,
+    )  # fmt: skip
+    if _peak(error) > ROUNDING * torch.finfo(gradient.dtype).eps * _peak(scale):
         return Attributed(problem="layers do not add up to the gradient")
     return Attributed(calls, sure=largest > 0)
 

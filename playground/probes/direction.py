@@ -50,14 +50,16 @@ def effective_directions(vectors: Tensor) -> Tensor:
     """W^2 / sum_ij cos^2 [M] of vectors [W, M, N]; NaN where one is 0."""
     unit = vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     gram = torch.einsum("wmn,vmn->mwv", unit, unit).double()
-    return gram.square().sum((1, 2)).reciprocal() * len(vectors) ** 2
+    alike: Tensor = gram.square().sum((1, 2))
+    return len(vectors) ** 2 / alike
 
 
 def agreement(value: Tensor) -> Tensor:
     """Each member's mean cosine [M] with the others, of values [M, N], M > 1; NaN with a 0."""
     unit = value / torch.linalg.vector_norm(value, dim=1, keepdim=True)
     gram = (unit @ unit.T).double()
-    return (gram.sum(1) - gram.diagonal()) / (len(value) - 1)
+    others: Tensor = gram.sum(1) - gram.diagonal()
+    return others / (len(value) - 1)
 
 
 def tensor_norms(value: Tensor, layout: Layout) -> dict[str, Tensor]:

@@ -23,9 +23,6 @@ from playground.probes.passes import Key, Pass, Reading, Turn
 METHODS = ("taps", "samples", "chunks")
 """What the quantity ``method`` counts."""
 
-EXACT = 2**24
-"""Numbers of all clusters' gradients up to which ``auto`` forms them (ours)."""
-
 PAIRS = 2**25
 """Inner products of clusters of all tensors up to which the exact ways go (ours)."""
 
@@ -51,8 +48,8 @@ class NoiseProbe(Pass):
 
     Args:
         every: iterations; None is the cadence of evaluations.
-        method: ``auto`` takes taps where they apply, then samples where their gradients are not
-            too many numbers, else chunks.
+        method: ``auto`` takes taps where they apply, then samples where the clusters are at
+            most twice K, else chunks.
         chunks: K, groups of clusters.
     """
 
@@ -149,7 +146,7 @@ class NoiseProbe(Pass):
             why = found.problem
         if self.method == "taps":
             return "", none, f"noise is not measured by taps: {why}"
-        small = clusters.number * trace.leaf.numel() <= EXACT and pairs <= PAIRS
+        small = clusters.number <= 2 * self.chunks and pairs <= PAIRS
         method = "samples" if small else "chunks"
         return method, none, f"noise is measured by {method}: {why}"
 

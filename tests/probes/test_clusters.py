@@ -81,6 +81,20 @@ def test_errors_with_other_weights_are_those_of_leaving_out_by_hand():
             assert error == pytest.approx(expected, rel=1e-9), name
 
 
+def test_errors_of_many_clusters_are_those_of_leaving_out_64_groups():
+    g, weight = RNG.normal(size=(150, 5)) + 0.7, RNG.uniform(0.2, 2.0, size=150)
+    share = weight / weight.sum()
+    left = []
+    for k in range(64):
+        out = np.arange(150) % 64 == k
+        left.append(of(g[~out], share[~out] / share[~out].sum(), 150 * share[~out].sum()))
+    for name, (_, error) in of(g, share).items():
+        if name in QUANTITIES:
+            values = np.array([one[name][0] for one in left])
+            expected = math.sqrt(63 / 64 * np.sum((values - values.mean()) ** 2))
+            assert error == pytest.approx(expected, rel=1e-9), name
+
+
 def test_the_variance_of_a_weighted_mean_is_that_over_many_draws():
     """Of sum w g / sum w with w and g random and dependent; 5 standard errors."""
     draws, count = 4000, 60
