@@ -182,8 +182,11 @@ def grouped(value: Tensor, most: int) -> Tensor:
     """Sums over the last axis [..., C] of entries c mod G, G = min(C, most): [..., G]."""
     count = value.shape[-1]
     groups = min(count, most)
-    padded = torch.nn.functional.pad(value, (0, -count % groups))
-    return padded.reshape(*padded.shape[:-1], -1, groups).sum(-2)
+    whole = count - count % groups
+    found = value[..., :whole].reshape(*value.shape[:-1], -1, groups).sum(-2)
+    if whole < count:
+        found[..., : count - whole] += value[..., whole:]
+    return found
 
 
 def _interval(snr: Measured, samples: Tensor) -> dict[str, Measured]:

@@ -335,5 +335,9 @@ def _spread(value: Tensor, rows: int, *, blocks: bool) -> Tensor | None:
 
 def _with_whole(parts: Sequence[Tensor]) -> Tensor:
     """The tensors' inner products [M, 1 + T, C, C] after their sum."""
-    stacked = torch.stack(list(parts), dim=1)
-    return torch.cat([stacked.sum(1, keepdim=True), stacked], dim=1)
+    members, number = parts[0].shape[:2]
+    found = parts[0].new_zeros(members, 1 + len(parts), number, number)
+    for k, part in enumerate(parts, start=1):
+        found[:, k] = part
+        found[:, 0] += part
+    return found
