@@ -182,9 +182,9 @@ class Collector:
 
 def segments(rollout: Rollout) -> np.ndarray:
     """Which rows are dependent, int64 [T, M, E]: an environment's steps, cut at episode ends."""
-    steps, _, num_envs = rollout.reward.shape
     ended = np.cumsum(rollout.done, axis=0) - rollout.done  # episodes before the row
-    result: np.ndarray = ended + (steps + 1) * np.arange(num_envs)
+    environment = np.arange(rollout.reward.shape[2], dtype=np.int64)
+    result: np.ndarray = ended + (environment << 32)  # whatever the rollout's length
     return result
 
 
