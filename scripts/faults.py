@@ -86,10 +86,11 @@ def rarely(value: float) -> Callable[[Objective], Objective]:
     return terms_of(change)
 
 
-def root(terms, params, batch):  # type: ignore[no-untyped-def]
-    """The square root of a non-negative number that becomes 0: its slope is infinite."""
-    margin = torch.relu(terms["cross_entropy"] - 0.05)
-    return {"cross_entropy": terms["cross_entropy"] + 1e-3 * (margin**2).sqrt()}
+def behind_where(terms, params, batch):  # type: ignore[no-untyped-def]
+    """sqrt of a negative number behind torch.where: the value is chosen away, its slope is not."""
+    margin = terms["cross_entropy"] - 0.05
+    extra = torch.where(margin > 0, margin.sqrt(), torch.zeros_like(margin))
+    return {"cross_entropy": terms["cross_entropy"] + 1e-6 * extra}
 
 
 def without(prefix: str) -> Callable[[dict], dict]:
@@ -114,6 +115,7 @@ ACROBOT = (
 )
 GRIDWORLD = "problem=rl/gridworld algorithm=a2c budget.env_steps=30000 evaluate.every=200"
 WIDE = "optimizer=sgd problem.widths=[32,32,32,32,32,32,32,32,32,32]"
+DEEP = f"optimizer=sgd problem.widths=[{','.join(['32'] * 16)}]"
 
 LONG, SHORT, VANISH = ("step_too_long",), ("step_too_short",), ("vanishing_gradient",)
 
@@ -122,8 +124,8 @@ FAULTS = {
     "moons-slow": Case(f"{MOONS} optimizer=sgd optimizer.lr=1e-6", SHORT, "learning rate 1e-5 x"),
     "moons-sigmoid": Case(f"{MOONS} {WIDE} problem.activation=sigmoid", VANISH,
                           "ten sigmoid layers"),
-    "moons-relu": Case(f"{MOONS} {WIDE} problem.activation=relu problem.initialisation=torch",
-                       VANISH, "ten relu layers, nn.Linear's default initialisation"),
+    "moons-relu": Case(f"{MOONS} {DEEP} problem.activation=relu problem.initialisation=torch",
+                       VANISH, "sixteen relu layers, nn.Linear's default initialisation"),
     "moons-dead": Case(f"{MOONS} problem.activation=relu problem.initialisation=he",
                        ("dead_units",), "a bias of -20",
                        {"model": params_of("model", shifted("0.bias", -20.0))}),
@@ -135,8 +137,8 @@ FAULTS = {
                       {"model": scaled(500.0)}),
     "moons-outlier": Case(f"{MOONS} optimizer=adam", ("gradient_spike",), "a corrupted sample",
                           {"model": rarely(3e5)}),
-    "moons-nan": Case(f"{MOONS} on_nonfinite=freeze", ("non_finite",), "square root at 0",
-                      {"model": terms_of(root)}),
+    "moons-nan": Case(f"{MOONS} on_nonfinite=freeze", ("non_finite",), "sqrt behind where",
+                      {"model": terms_of(behind_where)}),
     "linear-lr": Case(f"{LINEAR} optimizer=sgd optimizer.lr=3", LONG, "lr beyond 2 / curvature"),
     "linear-slow": Case(f"{LINEAR} optimizer=adam optimizer.lr=1e-8", SHORT, "lr 1e-8"),
     "quadratic-diverges": Case("problem=landscape/quadratic problem.start=random optimizer=sgd "
@@ -145,7 +147,7 @@ FAULTS = {
                               "optimizer.lr=1.98", LONG, "lr between 1 / L and 2 / L"),
     "beale-slow": Case("problem=landscape/beale problem.start=random optimizer=adam "
                        "optimizer.lr=1e-8", SHORT, "learning rate 1e-8"),
-    "rastrigin-minimum": Case("problem=landscape/rastrigin optimizer=sgd",
+    "rastrigin-minimum": Case("problem=landscape/rastrigin optimizer=sgd optimizer.lr=1e-3",
                               ("wrong_critical_point",), "starts in poorer minima"),
     "pennies-circle": Case("problem=landscape/matching_pennies problem.start=random optimizer=sgd "
                            "probes.game.every=20", ("rotation",), "simultaneous descent"),

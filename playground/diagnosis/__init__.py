@@ -19,14 +19,14 @@ from playground.diagnosis.finding import Finding, Rule
 if TYPE_CHECKING:
     from playground.record.reader import Run
 
-__all__ = ["RULES", "Finding", "Rule", "diagnose"]
+__all__ = ["RULES", "Finding", "Rule", "diagnose", "grouped", "words"]
 
 _KNOWN = {
     rule.name: rule for home in (gradient_rules, step_rules, player_rules) for rule in home.RULES
 }
 
 ORDER = (
-    "cut_off", "dead_units", "vanishing_gradient", "policy_jump", "step_too_long",
+    "cut_off", "policy_jump", "step_too_long", "dead_units", "vanishing_gradient",
     "discriminator_saturated", "rotation", "step_too_short", "exploding_gradient",
     "gradient_spike", "non_finite", "wrong_critical_point", "mode_collapse", "entropy_collapse",
     "useless_critic", "off_data", "objective_mismatch", "plateau",
@@ -70,24 +70,28 @@ def clearer(one: Finding, other: Finding) -> bool:
     return (-one.confidence, one.iteration) < (-other.confidence, other.iteration)
 
 
-def words(findings: Iterable[Finding], members: int) -> list[str]:
-    """Findings as sentences, one rule a line, with how many members it concerns."""
+def grouped(findings: Iterable[Finding]) -> dict[str, list[Finding]]:
+    """{rule: its findings}, the rule that began earliest in some member first."""
     groups: dict[str, list[Finding]] = {}
-    for finding in findings:
+    for finding in sorted(findings, key=lambda f: f.began):
         groups.setdefault(finding.rule, []).append(finding)
+    return groups
+
+
+def words(findings: Iterable[Finding], members: int) -> list[str]:
+    """Findings as paragraphs, one a rule: the evidence, what it means, what to try."""
     lines = []
-    for name in RULES:
-        if name in groups:
-            lines.append(sentence(RULES[name], groups[name], members))
+    for name, found in grouped(findings).items():
+        rule, first = RULES[name], found[0]
+        who = "" if members == 1 else f" in {len(found)} of {members} members"
+        where = f" ({first.player})" if first.player else ""
+        sure = sum(f.confidence for f in found) / len(found)
+        lines.append(
+            f"{name}{where}{who}, from iteration {first.began:.0f}, confidence {sure:.2f}\n"
+            f"  Seen: {first.evidence}.\n"
+            f"  Means: {rule.says}\n"
+            f"  Try: {rule.remedy}.\n"
+            f"  Would be refuted by {rule.refuted}.\n"
+            f"  Source: {rule.source}."
+        )
     return lines
-
-
-def sentence(rule: Rule, found: list[Finding], members: int) -> str:
-    """One rule in words: who, since when, the evidence, what to try."""
-    first = min(found, key=lambda f: f.iteration)
-    who = "" if members == 1 else f" in {len(found)} of {members} members"
-    where = f" ({first.player})" if first.player else ""
-    return (
-        f"{rule.name}{where}{who}, from iteration {first.iteration:.0f}: {first.evidence}. "
-        f"{rule.says} Try: {rule.remedy}. It would be refuted by {rule.refuted}."
-    )

@@ -29,8 +29,8 @@ TINY = 1e-7
 VanishingGradient)."""
 
 DECAY = 1e-4
-"""Root mean square gradient of the first layer's weights over the last layer's (ours: a factor
-10 a layer over four layers)."""
+"""Mean absolute error signal of the first layer over the last layer's (ours: a factor 10 a layer
+over four layers)."""
 
 DEAD = 0.8
 """Share of a hidden layer's units without any gradient in a batch (ours: SageMaker Debugger's
@@ -82,7 +82,8 @@ def _exploding(view: View, player: str) -> list[Finding]:
     def evidence(k: int) -> str:
         return f"norm {start[k]:.3g} at the start, {end[k]:.3g} at the end"
 
-    return findings("exploding_gradient", where, end / start, GROWTH, evidence, player)
+    growth = end / np.maximum(start, 1e-37)
+    return findings("exploding_gradient", where, growth, GROWTH, evidence, player)
 
 
 def vanishing(view: View) -> Iterable[Finding]:
@@ -92,11 +93,11 @@ def vanishing(view: View) -> Iterable[Finding]:
 
 
 def _vanishing(view: View, player: str) -> list[Finding]:
-    weights = weight_tensors(view, player)
-    if len(weights) < 2:
+    layers = first_network(view, player)
+    if len(layers) < 2:
         return []
-    first = view.gradient(player, "mean_abs", tensor=weights[0])
-    last = view.gradient(player, "mean_abs", tensor=weights[-1])
+    first = view.gradient(player, "mean_abs", tensor=layers[0])
+    last = view.gradient(player, "mean_abs", tensor=layers[-1])
     if not first or first.values.shape != last.values.shape:
         return []
     ratio = first.values / np.maximum(last.values, 1e-37)
@@ -105,12 +106,12 @@ def _vanishing(view: View, player: str) -> list[Finding]:
 
     def evidence(k: int) -> str:
         return (
-            f"mean absolute gradient of {weights[0]} is {ends[k]:.2g} of that of {weights[-1]}, "
-            f"{len(weights) - 1} layers on"
+            f"mean absolute gradient of {layers[0]} is {ends[k]:.2g} of that of {layers[-1]}, "
+            f"{len(layers) - 1} layers on"
         )
 
     where = held(met, first.x)
-    return findings("vanishing_gradient", where, ends, DECAY, evidence, player, weights[0])
+    return findings("vanishing_gradient", where, ends, DECAY, evidence, player, layers[0])
 
 
 def dead_units(view: View) -> Iterable[Finding]:
@@ -176,10 +177,16 @@ def tensors(view: View, player: str) -> list[str]:
     return list(view.manifest.get("tensors", {}).get(player, []))
 
 
-def weight_tensors(view: View, player: str) -> list[str]:
-    """Weights of the player's first network, in the order of its layers."""
-    names = [name for name in tensors(view, player) if name.endswith("weight")]
-    return [name for name in names if stem(name) == stem(names[0])]
+def first_network(view: View, player: str) -> list[str]:
+    """Biases of the player's first network in the order of its layers, or its weights.
+
+    A bias's gradient is the layer's error signal; a weight's is that times the layer's input,
+    which may shrink from layer to layer as well and hide it.
+    """
+    names = tensors(view, player)
+    own = [name for name in names if stem(name) == stem(names[0])]
+    biases = [name for name in own if name.endswith("bias")]
+    return biases or [name for name in own if name.endswith("weight")]
 
 
 RULES = (

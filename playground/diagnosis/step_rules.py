@@ -157,7 +157,7 @@ def elsewhere(view: View) -> Iterable[Finding]:
 
 def mismatch(view: View) -> Iterable[Finding]:
     """The loss falls while what is evaluated gets worse."""
-    if not single(view):
+    if len(view.players) != 1:
         return
     loss, metric = view.metric("loss", view.players[0]), view.metric(view.main_metric)
     if len(metric.values) < 6 or not loss:
@@ -237,7 +237,7 @@ RULES = (
         "a metric that improves later at the same objective",
         "check the objective's sign and labels; if training and test part, less capacity or "
         "weight decay",
-        mismatch,
+        mismatch, ("supervised",),
     ),
     Rule(
         "wrong_critical_point",
