@@ -41,7 +41,7 @@ SHORT = ["budget.iterations=4", "checkpoint.every=2"]
 @pytest.mark.parametrize("domain", TINY)
 def test_probes_change_nothing(domain, tmp_path):
     found = {}
-    for probes in ("none", "light", "standard"):
+    for probes in ("none", "light", "standard", "full"):
         overrides = [*TINY[domain], *SHORT, f"probes={probes}", "members=2"]
         run = quiet(overrides, tmp_path / probes)
         found[probes] = final(run)
@@ -50,6 +50,7 @@ def test_probes_change_nothing(domain, tmp_path):
         assert bool(run.gradients.num_rows) == (probes != "none")
     assert_same(found["none"], found["light"])
     assert_same(found["none"], found["standard"])
+    assert_same(found["none"], found["full"])
 
 
 @pytest.mark.parametrize("domain", ["supervised", "ppo"])

@@ -18,7 +18,7 @@ from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.objectives import OLD
 from playground.domains.rl.policies import Statistics
 from playground.domains.rl.recurrent import Recurrent, pack
-from playground.domains.rl.rollout import Collector, Rollout, advantages
+from playground.domains.rl.rollout import Collector, Rollout, advantages, segments
 from playground.game import Batch, Context, Evaluation, Move, Objective, Player, Problem, Round
 from playground.parameters import Parameters
 from playground.randomness import Streams, generator_states, generators, load_generator_states
@@ -201,6 +201,7 @@ class PolicyGradient(Problem):
             "target": advantage + values[:-1],
             "value": values[:-1],
             "weight": rollout.valid.astype(np.float32),
+            "cluster": segments(rollout),
         }
         batch = {"observation": seen} | {name: self.rows(a) for name, a in arrays.items()}
         statistics = self.statistics(seen)
