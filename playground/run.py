@@ -26,10 +26,12 @@ from playground.config import (
 )
 from playground.engine import Engine
 from playground.extend import Extensions, Wrap, Wrapped
-from playground.game import Context, Player, Problem
+from playground.game import Context, Player, Problem, Stability
 from playground.optim.chain import Optimizer
 from playground.optim.config import OptimizerConfig, Torch
+from playground.optim.steppers import Direct
 from playground.outside import CustomConfig
+from playground.probes.curvature_probe import CurvatureProbe
 from playground.probes.epochs import EpochGradients
 from playground.probes.game_probe import GameProbe
 from playground.probes.norms import Norms
@@ -312,6 +314,8 @@ def passes(
     if config.game.wanted(config.name, len(parts.players), size):
         game = config.game
         chosen.insert(0, GameProbe(game.every, game.dense, game.vectors, game.steps))
+    if config.curvature.wanted(config.name):
+        chosen.insert(0, CurvatureProbe(config.curvature, config.curvature.densities(config.name)))
     if config.terms.wanted(config.name):
         chosen.insert(0, TermGradients(config.terms.every or None))
     result = []
@@ -323,10 +327,18 @@ def passes(
                 lambda name: int(engine.updates[name].max()),
                 lambda columns, null: recorder.add("measurements", columns, null=null),
                 lambda name, iteration, array: save_array(directory, name, iteration, array),
+                lambda name: stability_line(engine, name),
             )
         )  # fmt: skip
     engine.before = tuple(result)
     return result
+
+
+def stability_line(engine: Engine, player: str) -> Stability | None:
+    """Of a player's optimizer, where it is the optimizer alone that moves the player."""
+    if player not in engine.names or not isinstance(engine.stepper, Direct):
+        return None
+    return engine.optimizers[player].stability(engine.progress)
 
 
 def close(session: Session, directory: RunDirectory, status: str, reason: str) -> str:

@@ -65,6 +65,17 @@ class Adam:
             return self._fused_direction(value, state, at.count)
         return self._plain_direction(value, state, at.count)
 
+    def stability(self, state: State, count: int | Tensor) -> tuple[Hyper, Tensor]:
+        """See ``stability``: 2 (1 + beta1) / (1 - beta1), 38 at .9, bias corrections under P.
+
+        P = (1 - beta1^t) (sqrt(u / (1 - beta2^t)) + eps); Cohen et al. (2022), section 2.
+        """
+        second = state["largest_second_moment" if self._amsgrad else "second_moment"]
+        correction1 = cast(1.0 - self._beta1**count, second)
+        correction2 = cast(1.0 - self._beta2**count, second)
+        scale = correction1 * ((second / correction2).sqrt() + self._eps)
+        return cast(2.0 * (1.0 + self._beta1) / (1.0 - self._beta1), second), scale
+
     def _fused_direction(self, value: Tensor, state: State, count: int) -> Tensor:
         """The formula by ``torch._fused_adam_``, which takes the count as it is given."""
         largest = [state["largest_second_moment"]] if self._amsgrad else []

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from playground.game import Gradient, Move, Player, Round
+from playground.game import Gradient, Move, Player, Round, Stability
 from playground.probes.probe import Sink
 
 Key = str | tuple[str, str] | tuple[str, str, str]
@@ -36,6 +36,14 @@ class Differentiate(Protocol):
         """The gradient of a move by its mover, here or where ``at`` {player: [M, N]} says."""
 
 
+Line = Callable[[str], Stability | None]
+"""player -> its optimizer's stability line, None where it has none."""
+
+
+def no_line(player: str) -> None:
+    """Of optimizers that nobody knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What a pass sees.
@@ -44,11 +52,13 @@ class Turn:
         moves: {player: its move}, in the players' order; batches are not to be written to.
         gradient: of any of them, anywhere.
         players: {player: parameters and their layout}, not to be written to.
+        stability: of a player's optimizer, before its next update.
     """
 
     moves: Mapping[str, Move]
     gradient: Differentiate
     players: Mapping[str, Player]
+    stability: Line = no_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +122,10 @@ class Passing:
         updates: Callable[[str], int],
         sink: Sink,
         keep: Keep,
+        stability: Line = no_line,
     ) -> None:
         self.probe, self.players, self.gradient = probe, players, gradient
-        self.updates, self.sink, self.keep = updates, sink, keep
+        self.updates, self.sink, self.keep, self.stability = updates, sink, keep, stability
         self.iteration, self.cadence = 0, 1
         self._seen: dict[str, Move] = {}
         self._seen_at = 0
@@ -136,7 +147,7 @@ class Passing:
         self._done = self.iteration
         begun = time.perf_counter()
         seen = {name: self._seen[name] for name in self.players}
-        reading = self.probe.measure(Turn(seen, self.gradient, self.players))
+        reading = self.probe.measure(Turn(seen, self.gradient, self.players, self.stability))
         cost = 1e3 * (time.perf_counter() - begun)
         self._seen = {}
         for key, value in reading.values.items():
