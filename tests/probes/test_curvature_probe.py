@@ -14,6 +14,7 @@ from harness import (
     resume,
     stop,
 )
+from scipy.sparse.linalg import eigsh
 
 from playground.probes import game
 from playground.probes.config import CurvatureConfig
@@ -213,3 +214,25 @@ def test_what_is_measured_unasked(tmp_path):
     rows = [r for r in run.measurements.to_pylist() if r["probe"] == "curvature"]
     assert {r["iteration"] for r in rows} == {1, 6, 11, 16}
     assert "hessian-x" in run.arrays
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # its packages' own
+def test_against_curvlinops():
+    """The same network and batch in another library, with ARPACK, in float64."""
+    curvlinops = pytest.importorskip("curvlinops")
+    made = loop("problem=supervised/digits", "problem.widths=[16]", "dtype=float64",
+                "optimizer=sgd", "optimizer.lr=0.1")  # fmt: skip
+    seen = turn(made, 20)
+    player, batch = seen.players["model"], seen.moves["model"].batch
+    module = player.module().double()
+    module.load_state_dict(player.parameters.only)
+    operator = curvlinops.HessianLinearOperator(
+        module, torch.nn.CrossEntropyLoss(), list(module.parameters()),
+        [(batch["input"][0], batch["target"][0])],
+    ).to_scipy()  # fmt: skip
+    low, high = (
+        eigsh(operator, k=1, which=which, return_eigenvectors=False)[0] for which in ("SA", "LA")
+    )
+    found = measured(seen, 1, dense=0, products=400, tolerance=1e-8).values
+    assert found["model", "lambda_min"].item() == pytest.approx(low, rel=1e-6)
+    assert found["model", "lambda_max"].item() == pytest.approx(high, rel=1e-9)
