@@ -33,6 +33,7 @@ from playground.optim.steppers import Direct
 from playground.outside import CustomConfig
 from playground.probes.curvature_probe import CurvatureProbe
 from playground.probes.epochs import EpochGradients
+from playground.probes.flow_probe import FlowProbe
 from playground.probes.game_probe import GameProbe
 from playground.probes.norms import Norms
 from playground.probes.passes import Pass, Passing
@@ -316,6 +317,9 @@ def passes(
         chosen.insert(0, GameProbe(game.every, game.dense, game.vectors, game.steps))
     if config.curvature.wanted(config.name):
         chosen.insert(0, CurvatureProbe(config.curvature, config.curvature.densities(config.name)))
+    if config.flow.wanted(config.name):
+        flow = config.flow
+        chosen.insert(0, FlowProbe(flow.every or None, flow.dormant, flow.svd))
     if config.terms.wanted(config.name):
         chosen.insert(0, TermGradients(config.terms.every or None))
     result = []

@@ -68,6 +68,27 @@ class CurvatureConfig:
 
 
 @dataclass(slots=True)
+class FlowConfig:
+    """Signals through networks: mean squares a layer, dead units, singular values."""
+
+    every: int | None = number(
+        None, minimum=0, doc="iterations, 0 is never; null is at evaluations, if probes=full"
+    )
+    dormant: float = number(
+        0.025,
+        minimum=0.0,
+        doc="score up to which a unit is dormant (.025 to .1: Sokar et al. 2023)",
+    )
+    svd: int = number(
+        1024, minimum=0, doc="smaller side of weights up to which singular values are found (ours)"
+    )
+
+    def wanted(self, name: str) -> bool:
+        """Whether a run measures it, by its probes' name."""
+        return name == "full" if self.every is None else self.every > 0
+
+
+@dataclass(slots=True)
 class TermsConfig:
     """Gradients of an objective's terms: norms, shares, cosines."""
 
@@ -92,3 +113,4 @@ class ProbesConfig:
     game: GameConfig = field(default_factory=GameConfig)
     terms: TermsConfig = field(default_factory=TermsConfig)
     curvature: CurvatureConfig = field(default_factory=CurvatureConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
