@@ -68,8 +68,8 @@ class FlowProbe(Pass):
     and of each chain of layers, under the name of its last weight:
 
         forward_slope     change of log forward a layer, towards the output
-        backward_slope    change of log backward a layer, towards the input: below 0 vanishing,
-                          above 0 exploding
+        backward_slope    change of log E |dL/dz|^2 a layer, all units together, towards the
+                          input: below 0 vanishing, above 0 exploding
 
     What follows a layer is found by comparing its output, through every activation, with the
     inputs of later layers: where nothing matches (gates, sums of branches) a chain ends, and what
@@ -209,9 +209,10 @@ def passing(
         found[key, "forward_theory"], found[key, "backward_theory"] = expected[k], behind[k]
     if len(chain) > 1:
         last = chain[-1].weight
-        ways = {"forward_slope": forward, "backward_slope": backward[::-1]}
+        lengths = [s.delta.shape[2] * v for s, (v, _) in zip(chain, backward, strict=True)]
+        ways = {"forward_slope": [v for v, _ in forward], "backward_slope": lengths[::-1]}
         for name, way in ways.items():
-            found[last, name], errors[last, name] = trend([value for value, _ in way])
+            found[last, name], errors[last, name] = trend(way)
     return found, errors
 
 
