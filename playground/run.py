@@ -252,6 +252,8 @@ def drive(
         finally:
             reporter.stop()
             trouble = close(session, directory, status, reason)
+            if status in ("finished", "failed") and not trouble:
+                conclude(directory, reporter)
     if trouble:
         raise RunFailed(trouble)
     finish(directory, session, reporter, time.monotonic() - begun)
@@ -407,6 +409,20 @@ def finish(directory: RunDirectory, session: Session, reporter: Reporter, elapse
             reporter.say(f"  figure {path}")
     except OSError as error:
         reporter.say(f"  no figures ({error.strerror or error}); the records are whole")
+
+
+def conclude(directory: RunDirectory, reporter: Reporter) -> None:
+    """Say what the records show; a diagnosis that fails cannot undo a run."""
+    from playground.diagnosis import report
+
+    try:
+        lines = report.conclude(load_run(directory.path))
+    except (OSError, RecordError) as error:
+        reporter.say(f"  no diagnosis ({error}); the records are whole")
+        return
+    if lines:
+        reporter.say(f"diagnosis (scripts/diagnose.py {directory.path} explains):")
+        reporter.lines(f"  {line}" for line in lines)
 
 
 def load_run(path: Path) -> Run:
