@@ -82,7 +82,9 @@ def _exploding(view: View, player: str) -> list[Finding]:
     def evidence(k: int) -> str:
         return f"norm {start[k]:.3g} at the start, {end[k]:.3g} at the end"
 
-    return findings("exploding_gradient", where, end / start, GROWTH, evidence, player)
+    return findings(
+        "exploding_gradient", where, end / np.maximum(start, 1e-30), GROWTH, evidence, player
+    )
 
 
 def vanishing(view: View) -> Iterable[Finding]:
