@@ -121,8 +121,8 @@ def test_networks_of_their_own_are_chains_of_their_own():
     values = measured(images)[1].values
     chains = [(p, t) for p, t, q in values if q == "backward_slope"]
     assert [player for player, _ in sorted(chains)] == ["discriminator", "generator"]
-    dead = [key for key in values if key[2] == "dead"]
-    assert len(dead) == 4  # two hidden layers each
+    for quantity, players in (("dormant", 2), ("dead", 1)):  # the discriminator's ReLU is leaky
+        assert len([key for key in values if key[2] == quantity]) == 2 * players
 
 
 def test_theory_of_convolutions_away_from_borders():
