@@ -107,6 +107,23 @@ def held(met: Array, x: Array, window: int = WINDOW, share: float = SHARE) -> He
     return Held(holds[-1], x[first], x[start], confidence)
 
 
+def ever(met: Array, x: Array, window: int = WINDOW, share: float = SHARE) -> Held:
+    """As ``held``, but at any time: for faults whose traces fade.
+
+    A step that is too long, for one, makes parameters large enough to hide it.
+    """
+    points, members = met.shape
+    none = np.zeros(members)
+    if points < window:
+        return Held(none.astype(bool), none, none, none)
+    sums = np.cumsum(np.concatenate([np.zeros((1, members)), met]), axis=0)
+    counts = sums[window:] - sums[:-window]
+    holds = counts >= share * window
+    first = holds.argmax(axis=0)
+    seen = np.take_along_axis(counts, first[None], 0)[0] / window
+    return Held(holds.any(axis=0), x[first + window - 1], x[first], seen)
+
+
 def trailing(series: Series, window: int = WINDOW) -> Array:
     """Medians of the last ``window`` points of every member [M]; NaN without points."""
     if not len(series.values):

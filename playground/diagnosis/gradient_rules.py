@@ -82,9 +82,8 @@ def _exploding(view: View, player: str) -> list[Finding]:
     def evidence(k: int) -> str:
         return f"norm {start[k]:.3g} at the start, {end[k]:.3g} at the end"
 
-    return findings(
-        "exploding_gradient", where, end / np.maximum(start, 1e-30), GROWTH, evidence, player
-    )
+    growth = end / np.maximum(start, 1e-37)
+    return findings("exploding_gradient", where, growth, GROWTH, evidence, player)
 
 
 def vanishing(view: View) -> Iterable[Finding]:

@@ -8,6 +8,7 @@ import numpy as np
 from playground.diagnosis.finding import (
     Finding,
     Rule,
+    ever,
     findings,
     held,
     leading,
@@ -53,14 +54,15 @@ def too_long(view: View) -> Iterable[Finding]:
 def large_ratio(view: View, player: str) -> list[Finding]:
     """Updates of a tenth of the parameters' norm."""
     ratio = view.gradient(player, "ratio", "update")
-    ends = trailing(ratio)
+    if not ratio:
+        return []
+    most = np.nanmax(ratio.values, axis=0)
 
     def evidence(k: int) -> str:
-        return f"an update is {100 * ends[k]:.3g} % of the parameters' norm"
+        return f"an update is up to {100 * most[k]:.3g} % of the parameters' norm"
 
-    return findings(
-        "step_too_long", held(ratio.values > LONG, ratio.x), ends, LONG, evidence, player
-    )
+    where = ever(ratio.values > LONG, ratio.x)
+    return findings("step_too_long", where, most, LONG, evidence, player)
 
 
 def bouncing(view: View, player: str) -> list[Finding]:

@@ -183,7 +183,8 @@ def agent(**metrics):
 
 def test_rules_of_policies():
     assert members(player_rules.policy_jump, agent(approx_kl=both(0.11, 0.09))) == [0]
-    assert members(player_rules.policy_jump, agent(clip_fraction=both(0.51, 0.49))) == [0]
+    early = np.where(np.arange(T) < 8, 0.2, 0.0)
+    assert members(player_rules.policy_jump, agent(approx_kl=both(early, 0.0))) == [0]
     entropy = np.concatenate([[1.0], np.full(T - 1, 0.04)])
     poor = agent(entropy=both(entropy, entropy), **{"train/return": both(20.0, 480.0)})
     assert members(player_rules.entropy_collapse, poor) == [0]
