@@ -333,7 +333,7 @@ def passes(
                 lambda name: int(engine.updates[name].max()),
                 lambda columns, null: recorder.add("measurements", columns, null=null),
                 lambda name, iteration, array: save_array(directory, name, iteration, array),
-                lambda name: stability_line(engine, name),
+                stability=lambda name: stability_line(engine, name),
             )
         )  # fmt: skip
     engine.before = tuple(result)
