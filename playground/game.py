@@ -124,6 +124,23 @@ class Observation:
 Observer = Callable[[Observation], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """Where an optimizer starts to oscillate on a quadratic, its preconditioner held.
+
+    It is stable while every eigenvalue of P^-1/2 (H + decay I) P^-1/2 lies in (0, limit).
+
+    Attributes:
+        limit: [M], in units of curvature under P.
+        decay: [M], coupled weight decay.
+        scale: [M, N], the diagonal of P; None is the identity.
+    """
+
+    limit: Tensor
+    decay: Tensor
+    scale: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Context:
     """What a problem gets from the run: the members' seeds, where and how to compute."""

@@ -27,12 +27,15 @@ from playground.config import (
 )
 from playground.engine import Engine
 from playground.extend import Extensions, Wrap, Wrapped
-from playground.game import Context, Player, Problem
+from playground.game import Context, Player, Problem, Stability
 from playground.optim.chain import Optimizer
 from playground.optim.config import OptimizerConfig, Torch
+from playground.optim.steppers import Direct
 from playground.outside import CustomConfig
+from playground.probes.curvature_probe import CurvatureProbe
 from playground.probes.direction import Direction
 from playground.probes.epochs import EpochGradients
+from playground.probes.flow_probe import FlowProbe
 from playground.probes.game_probe import GameProbe
 from playground.probes.noise_probe import NoiseProbe
 from playground.probes.norms import Norms
@@ -322,6 +325,11 @@ def passes(
     if config.game.wanted(config.name, len(parts.players), size):
         game = config.game
         chosen.insert(0, GameProbe(game.every, game.dense, game.vectors, game.steps))
+    if config.curvature.wanted(config.name):
+        chosen.insert(0, CurvatureProbe(config.curvature, config.curvature.densities(config.name)))
+    if config.flow.wanted(config.name):
+        flow = config.flow
+        chosen.insert(0, FlowProbe(flow.every or None, flow.dormant, flow.svd))
     if config.terms.wanted(config.name):
         chosen.insert(0, TermGradients(config.terms.every or None))
     if config.noise.wanted(config.name):
@@ -334,7 +342,7 @@ def passes(
             lambda name: int(engine.updates[name].max()),
             lambda columns, null: recorder.add("measurements", columns, null=null),
             lambda name, iteration, array: save_array(directory, name, iteration, array),
-            partial(note, recorder, probe.name),
+            partial(note, recorder, probe.name), lambda name: stability_line(engine, name),
         )  # fmt: skip
 
     result = []
@@ -353,6 +361,13 @@ def note(recorder: Recorder, probe: str, iteration: int, message: str) -> None:
     """What a probe says of its values, as an event."""
     row = {"iteration": iteration, "member": -1, "kind": f"probe/{probe}", "message": message}
     recorder.add("events", {k: [v] for k, v in row.items()} | {"evidence": [""]})
+
+
+def stability_line(engine: Engine, player: str) -> Stability | None:
+    """Of a player's optimizer, where it is the optimizer alone that moves the player."""
+    if player not in engine.names or not isinstance(engine.stepper, Direct):
+        return None
+    return engine.optimizers[player].stability(engine.progress)
 
 
 def close(session: Session, directory: RunDirectory, status: str, reason: str) -> str:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Timings, interleaved in one process: scripts/benchmark.py rl|gan|steppers|probes|start.
+"""Timings, interleaved in one process: scripts/benchmark.py rl|gan|steppers|probes|curvature|start.
 
 Machines are shared and noisy, so both sides of a comparison take turns (A B A B ...) and the
 median of the pairwise ratios is quoted with its quartiles. One thread each.
@@ -9,6 +9,7 @@ median of the pairwise ratios is quoted with its quartiles. One thread each.
   steppers  every game method on the ring GAN: gradient evaluations a second against direct's
   probes  every domain with tier 0 on against off; what the noise probe adds to an update of a
           784-1000-500-100-10 network, batch 128, with BackPACK beside it where it is installed
+  curvature  both ends of a Hessian's spectrum against curvlinops and eigsh (extra oracles)
   start   seconds until help, an error, and the first update
 """
 
@@ -296,6 +297,13 @@ def noise(pairs: int) -> None:
               f"{middle:.2f} updates [{low:.2f}, {high:.2f}]")  # fmt: skip
 
 
+def curvature(pairs: int, folder: Path, compiled: bool) -> None:
+    """Extreme eigenvalues of the digits MLP against curvlinops with SciPy's eigsh."""
+    from benchmark_curvature import compare
+
+    compare(pairs)
+
+
 FIRST_UPDATE = """
 import sys
 import playground.engine as engine
@@ -342,7 +350,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kinds = {"rl": rl, "gan": gan, "steppers": steppers, "probes": probes, "start": start}
+    kinds = {"rl": rl, "gan": gan, "steppers": steppers, "probes": probes,
+             "curvature": curvature, "start": start}  # fmt: skip
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--pairs", type=int, default=9, help="turns of every side (9)")
     parser.add_argument("--eager-only", action="store_true", help="rl, gan: do not compile")

@@ -153,7 +153,12 @@ def elsewhere(view: View) -> Iterable[Finding]:
 
     where = held(met, norm.x)
     yield from findings(
-        "wrong_critical_point", where, ends / start, CRITICAL, evidence, view.players[0]
+        "wrong_critical_point",
+        where,
+        ends / np.maximum(start, 1e-30),
+        CRITICAL,
+        evidence,
+        view.players[0],
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from playground.game import Stability
 from playground.optim import transforms
 from playground.optim.adam import Adam
 from playground.optim.config import (
@@ -30,6 +31,7 @@ from playground.optim.config import (
     variable_fields,
 )
 from playground.optim.schedules import factor
+from playground.optim.stability import stability
 from playground.optim.torch_adapter import TorchOptimizer
 from playground.optim.transforms import At, Geometry, Hyper, State, Transform
 from playground.optim.trust_region import NaturalGradient as NaturalStep
@@ -210,6 +212,13 @@ class Optimizer:
     def _scheduled(self, progress: float, count: int | Tensor) -> float | Tensor:
         """The learning rate of an update."""
         return self._lr * factor(self._schedule, self._final, self._warmup, progress, count)
+
+    def stability(self, progress: float) -> Stability | None:
+        """How curved the objective may be before the next updates oscillate, where known."""
+        if not self._scaled:
+            return None
+        rate = self.learning_rate(progress)
+        return stability(self._links, self._states, self._count, rate, self._members, self._device)
 
     def momentum(self) -> Tensor | None:
         """The running mean of gradients [M, N] that the chain keeps, None where it keeps none."""

@@ -33,6 +33,65 @@ class GameConfig:
 
 
 @dataclass(slots=True)
+class CurvatureConfig:
+    """Each player's Hessian: ends of the spectrum, trace, density, kind of a critical point."""
+
+    every: int | None = number(
+        None, minimum=0, doc="iterations, 0 is never; null is at evaluations, if probes=full"
+    )
+    products: int = number(15, minimum=2, doc="Hessian products for both ends, at most (ours)")
+    tolerance: float = number(
+        1e-2, above=0.0, doc="residual that is enough, share of the largest |eigenvalue| (ours)"
+    )
+    dense: int = number(300, minimum=0, doc="parameters up to which the Hessian is formed (ours)")
+    vectors: int = number(8, minimum=2, doc="random vectors of the trace (ours)")
+    density: int | None = number(
+        None,
+        minimum=0,
+        doc="random vectors of the spectral density, 0 is none; null is 4 if probes=full (ours)",
+    )
+    density_steps: int = number(
+        30, minimum=1, doc="products for each; 90 in Ghorbani et al. (2019), 30 ours"
+    )
+    critical: float = number(
+        1e-4,
+        above=0.0,
+        doc="gradient that counts as 0, share of |H| max(|parameters|, 1) (ours)",
+    )
+
+    def wanted(self, name: str) -> bool:
+        """Whether a run measures it, by its probes' name."""
+        return name == "full" if self.every is None else self.every > 0
+
+    def densities(self, name: str) -> int:
+        """Random vectors of the density, by its probes' name."""
+        if self.density is None:
+            return 4 if name == "full" else 0
+        return self.density
+
+
+@dataclass(slots=True)
+class FlowConfig:
+    """Signals through networks: mean squares a layer, dead units, singular values."""
+
+    every: int | None = number(
+        None, minimum=0, doc="iterations, 0 is never; null is at evaluations, if probes=full"
+    )
+    dormant: float = number(
+        0.025,
+        minimum=0.0,
+        doc="score up to which a unit is dormant (.025 to .1: Sokar et al. 2023)",
+    )
+    svd: int = number(
+        1024, minimum=0, doc="smaller side of weights up to which singular values are found (ours)"
+    )
+
+    def wanted(self, name: str) -> bool:
+        """Whether a run measures it, by its probes' name."""
+        return name == "full" if self.every is None else self.every > 0
+
+
+@dataclass(slots=True)
 class TermsConfig:
     """Gradients of an objective's terms: norms, shares, cosines."""
 
@@ -109,3 +168,5 @@ class ProbesConfig:
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     step: StepConfig = field(default_factory=StepConfig)
     direction: DirectionConfig = field(default_factory=DirectionConfig)
+    curvature: CurvatureConfig = field(default_factory=CurvatureConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)

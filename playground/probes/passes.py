@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from playground.game import Gradient, Move, Player, Round
+from playground.game import Gradient, Move, Player, Round, Stability
 from playground.probes.probe import Sink
 
 Key = str | tuple[str, str] | tuple[str, str, str]
@@ -36,6 +36,14 @@ class Differentiate(Protocol):
         """The gradient of a move by its mover, here or where ``at`` {player: [M, N]} says."""
 
 
+Line = Callable[[str], Stability | None]
+"""player -> its optimizer's stability line, None where it has none."""
+
+
+def no_line(player: str) -> None:
+    """Of optimizers that nobody knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What a pass sees.
@@ -44,11 +52,13 @@ class Turn:
         moves: {player: its move}, in the players' order; batches are not to be written to.
         gradient: of any of them, anywhere.
         players: {player: parameters and their layout}, not to be written to.
+        stability: of a player's optimizer, before its next update.
     """
 
     moves: Mapping[str, Move]
     gradient: Differentiate
     players: Mapping[str, Player]
+    stability: Line = no_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +128,10 @@ class Passing:
         sink: Sink,
         keep: Keep,
         note: Note = lambda iteration, message: None,
+        stability: Line = no_line,
     ) -> None:
         self.probe, self.players, self.gradient = probe, players, gradient
-        self.note = note
+        self.note, self.stability = note, stability
         self.updates, self.sink, self.keep = updates, sink, keep
         self.iteration, self.cadence = 0, 1
         self._seen: dict[str, Move] = {}
@@ -143,7 +154,8 @@ class Passing:
         self._done = self.iteration
         seen = {name: self._seen[name] for name in self.players}
         self._seen = {}
-        self._timed(lambda: self.probe.measure(Turn(seen, self.gradient, self.players)))
+        turn = Turn(seen, self.gradient, self.players, self.stability)
+        self._timed(lambda: self.probe.measure(turn))
 
     def _timed(self, measure: Callable[[], Reading], update: int | None = None) -> None:
         """Keep what a measurement returns; of an update where it is not the coming one."""
