@@ -13,7 +13,7 @@ healthy runs.
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from playground.diagnosis import gradient_rules, player_rules, step_rules
+from playground.diagnosis import gradient_rules, player_rules, probe_rules, step_rules
 from playground.diagnosis.finding import Finding, Rule
 
 if TYPE_CHECKING:
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "Finding", "Rule", "diagnose", "grouped", "words"]
 
 _KNOWN = {
-    rule.name: rule for home in (gradient_rules, step_rules, player_rules) for rule in home.RULES
+    rule.name: rule
+    for home in (gradient_rules, step_rules, player_rules, probe_rules)
+    for rule in home.RULES
 }
 
 ORDER = (
     "cut_off", "policy_jump", "step_too_long", "dead_units", "vanishing_gradient",
     "discriminator_saturated", "rotation", "step_too_short", "exploding_gradient",
-    "gradient_spike", "non_finite", "wrong_critical_point", "mode_collapse", "entropy_collapse",
-    "useless_critic", "off_data", "objective_mismatch", "plateau",
+    "gradient_spike", "non_finite", "noise_dominated", "saddle", "wrong_critical_point",
+    "mode_collapse", "entropy_collapse", "useless_critic", "off_data", "objective_mismatch",
+    "plateau", "edge_of_stability",
 )  # fmt: skip
 """Causes before symptoms, where they begin together (ours)."""
 

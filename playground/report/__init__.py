@@ -4,6 +4,7 @@
     gradient_norms   tensor x update heat map, a panel a player; any run with tier 0
     game             flow, paths and eigenvalues; runs that measured the game
     landscape, supervised, gan, rl    the picture of the domain
+    instruments      noise, curvature, flow, step, direction; runs that measured any
     policy_gradient  terms, epochs, KL; policy-gradient runs whose passes were measured
     animation        a GIF of training; GANs, and only when asked for
 
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["animate", "draw", "draw_all", "names"]
 
-HOMES = {"overview": "overview", "gradient_norms": "heatmap"}
-"""{figure: module} of the figures that every run has."""
+HOMES = {"overview": "overview", "gradient_norms": "heatmap", "instruments": "instruments"}
+"""{figure: module} of the figures that every run may have."""
 
 DOMAINS = ("landscape", "supervised", "gan", "rl")
 POLICY = ("policy_gradient",)

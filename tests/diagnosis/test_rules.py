@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from playground.diagnosis import RULES, gradient_rules, player_rules, step_rules
+from playground.diagnosis import RULES, gradient_rules, player_rules, probe_rules, step_rules
 from playground.diagnosis.finding import held
+from playground.probes.critical import MINIMUM, SADDLE
 from playground.report.view import Series
 
 T = 64
@@ -195,6 +196,16 @@ def test_rules_of_policies():
     assert members(player_rules.useless_critic, critic) == [0]
     solved = agent(explained_variance=both(0.0, 0.0), **{"train/return": both(500.0, 500.0)})
     assert members(player_rules.useless_critic, solved) == []
+
+
+def test_rules_on_what_probes_measured():
+    noise = {"noise_scale_low": both(650.0, 630.0, 5), "samples": both(64, 64, 5)}
+    assert members(probe_rules.noisy, Records(games=noise)) == [0]
+    curvature = {"sharpness_ratio": both(1.0, 0.9, 5), "kind": both(SADDLE, MINIMUM, 5),
+                 "lambda_min": both(-1.0, 1.0, 5), "lambda_max": both(2.0, 2.0, 5)}  # fmt: skip
+    assert members(probe_rules.edge, Records(games=curvature)) == [0]
+    assert members(probe_rules.saddle, Records(games=curvature)) == [0]
+    assert probe_rules.SADDLE == SADDLE
 
 
 def test_a_non_finite_event_is_a_finding():
