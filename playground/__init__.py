@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from playground.record.reader import load
     from playground.run import run
     from playground.slices import landscape
+    from playground.watching.entry import watch
 
 _HOMES = {
     "run": "playground.run",
@@ -36,11 +37,12 @@ _HOMES = {
     "Probe": "playground.probes.probe",
     "Problem": "playground.game",
     "Reading": "playground.probes.passes",
+    "watch": "playground.watching.entry",
 }
 
 __all__ = [
     "Context", "Evaluation", "Game", "Move", "Pass", "Player", "Probe", "Problem", "Reading",
-    "__version__", "gradient_estimates", "landscape", "load", "run",
+    "__version__", "gradient_estimates", "landscape", "load", "run", "watch",
 ]  # fmt: skip
 
 
