@@ -279,7 +279,7 @@ def test_several_players_share_iterations(tmp_path):
     with playground.watch(players, run_dir=tmp_path / "run", every=1) as watcher:
         for _, (x, _y) in zip(range(5), data(), strict=False):
             for name in ("first", "first", "second"):
-                model, optimizer = players[name]
+                optimizer = players[name][1]
                 optimizer.zero_grad()
                 (first(x) * second(x)).sum().backward()
                 hands[name].look()
