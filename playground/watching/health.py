@@ -1,8 +1,9 @@
 """What went wrong in a gradient, named: non-finite tensors and spikes of one update.
 
 Every update's norms, a number a tensor, are kept on the device until the flush and looked at
-together. A tensor spikes where its norm exceeds ten times the largest of its 64 norms before
-(at least 16 of them finite and positive); both numbers are ours. Norms are those before clipping.
+together. A tensor spikes where its norm exceeds ten times the largest of its 64 norms before, of
+which at least 16 are finite and positive (ours). What spiked does not count among those, unless
+three updates spiked in a row: that is a new level. Norms are those before clipping.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from torch import Tensor
 from playground.probes.norms import Stamp
 from playground.watching.player import Broken
 
-WINDOW, FEWEST, FACTOR = 64, 16, 10.0
+WINDOW, FEWEST, FACTOR, LEVEL = 64, 16, 10.0, 3
 
 MOST = 1000
 """Events of one kind and player, so that a loop that spikes all the time fills no disk (ours)."""
@@ -40,7 +41,8 @@ class Health:
         self._stamps: list[Stamp] = []
         self._norms: list[Tensor] = []
         self._broken: list[Broken] = []
-        self._before = np.zeros((0, len(self.tensors)))
+        self._before = np.zeros((WINDOW, len(self.tensors)))
+        self._spiked = np.zeros((WINDOW, len(self.tensors)), bool)
         self._bad: frozenset[str] = frozenset()
         self._missing: frozenset[str] = frozenset()
         self._counts: dict[str, int] = {}
@@ -73,7 +75,9 @@ class Health:
     def _nonfinite(self, norms: np.ndarray) -> None:
         """One event whenever another set of tensors is not finite than the update before."""
         bad = ~np.isfinite(norms)
-        for row in np.flatnonzero(bad.any(axis=1) | bool(self._bad)):
+        some = bad.any(axis=1)
+        before = np.concatenate([[bool(self._bad)], some[:-1]])
+        for row in np.flatnonzero(some | before):
             names = [self.tensors[index] for index in np.flatnonzero(bad[row])]
             if frozenset(names) != self._bad and names:
                 counts = self._broken[row]
@@ -84,13 +88,24 @@ class Health:
             self._bad = frozenset(names)
 
     def _spikes(self, norms: np.ndarray) -> None:
-        """Norms against the largest of a window before them, all at once."""
+        """Norms against the largest before them, again and again without what spiked."""
         finite = np.where(np.isfinite(norms), norms, 0.0)
-        pad = np.zeros((max(0, WINDOW - len(self._before)), norms.shape[1]))
-        history = np.concatenate([pad, self._before, finite])
-        windows = sliding_window_view(history[:-1], WINDOW, axis=0)[-len(norms) :]  # [K, T, W]
-        largest, known = windows.max(-1), (windows > 0).sum(-1)
-        spiked = (finite > FACTOR * largest) & (known >= FEWEST)
+        history = np.concatenate([self._before, finite])
+        out = np.concatenate([self._spiked, np.zeros(norms.shape, bool)])
+        used = history
+        while True:
+            windows = sliding_window_view(used[:-1], WINDOW, axis=0)  # [K, T, W]
+            largest, known = windows.max(-1), (windows > 0).sum(-1)
+            new = (finite > FACTOR * largest) & (known >= FEWEST) & ~out[WINDOW:]
+            if not new.any():
+                break
+            out[WINDOW:] |= new
+            level = out.copy()
+            for back in range(1, LEVEL):
+                level[back:] &= out[:-back]
+            level[: LEVEL - 1] = False
+            used = np.where(out & ~level, 0.0, history)
+        spiked = out[WINDOW:]
         for row in np.flatnonzero(spiked.any(axis=1)):
             columns = np.flatnonzero(spiked[row])
             columns = columns[np.argsort(-(finite[row] / largest[row])[columns])]
@@ -102,7 +117,7 @@ class Health:
                 f"{int(known[row, columns[0]])} before"
             )
             self._add(self._stamps[row], "spike", text, evidence)
-        self._before = history[-WINDOW:]
+        self._before, self._spiked = used[-WINDOW:], out[-WINDOW:]
 
     def _add(self, stamp: Stamp, kind: str, message: str, evidence: str) -> None:
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
