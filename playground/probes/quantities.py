@@ -6,6 +6,7 @@ where they are, in chunks, and needs no memory of their size. What is undefined 
 Shape legend: K updates, M members, N parameters, T tensors.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -105,8 +106,8 @@ def _per_tensor(value: Tensor, layout: Layout) -> np.ndarray:
 class Sums:
     """Sums over the tensors of one member where they lie, chunk by chunk.
 
-    Every value of a chunk is read from memory once for all of its sums; what is summed stays on
-    the device until ``table``, which fetches everything together.
+    A chunk is read from memory once for all sums of one ``add``; sums stay on the device until
+    ``table``, which fetches everything together.
 
     Args:
         unscale: what the gradient that is added has to be multiplied with.
@@ -114,17 +115,26 @@ class Sums:
 
     def __init__(self, layout: Layout, unscale: Tensor | None = None) -> None:
         self.layout, self.unscale = layout, unscale
-        self._found: dict[str, list[list[Tensor]]] = {}
+        self._keys: dict[str, int] = {}
+        self._codes: list[int] = []  # key x tensors + tensor
+        self._values: list[Tensor] = []
+        self._scratch: Tensor | None = None
 
     def add(self, tap: str, values: Sequence[Tensor]) -> None:
-        """Inner product with itself, sum and peak of |.|, non-zero and non-finite elements."""
+        """Sum and peak of |.|, how many elements are not zero and how many not finite."""
         for index, value in enumerate(values):
+            begin = len(self._values)
             for part in chunks(value):
-                self._take(f"{tap}/square", index, torch.dot(part, part))
-                self._take(f"{tap}/sum", index, torch.linalg.vector_norm(part, ord=1))
-                self._take(f"{tap}/peak", index, torch.linalg.vector_norm(part, ord=torch.inf))
-                self._take(f"{tap}/nonzero", index, torch.count_nonzero(part))
-                self._take(f"{tap}/nonfinite", index, (part - part).count_nonzero())
+                magnitude = torch.abs(part, out=self._like(part))
+                self._take(f"{tap}/sum", index, magnitude.sum())
+                self._take(f"{tap}/peak", index, magnitude.amax())
+                self._take(f"{tap}/nonzero", index, magnitude.sign_().sum())
+            if value.device.type == "cpu":
+                peaks = [float(peak) for peak in self._values[begin + 1 :: 3]]
+                if not math.isfinite(sum(peaks)):
+                    self._count(tap, index, value, begin)
+            else:
+                self._count(tap, index, value, begin)
 
     def dot(self, key: str, a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
         """Inner products of the tensors of two values."""
@@ -138,46 +148,66 @@ class Sums:
             self._take(key, index, value)
 
     def table(self) -> Table:
-        """The quantities [1, 1, 1 + T]; sums that were not taken are undefined."""
+        """The quantities [1, 1, 1 + T]; inner products that were not taken are undefined."""
         sums = self._fetch()
         blank = np.full((1, 1, len(self.layout.names) + 1), np.nan)
         keys = ("gg", "uu", "pp", "vv", "ww", "gv", "uw", "ug")
         squares = {key: sums.get(key, blank) for key in keys}
         elements = np.array([self.layout.size, *self.layout.sizes])
-        sizes = {}
-        for tap in ("gradient", "update"):
-            squares[2 * tap[0]] = sums[f"{tap}/square"]
-            sizes[tap] = {
-                "norm": np.sqrt(sums[f"{tap}/square"]),
+        sizes = {
+            tap: {
+                "norm": np.sqrt(squares[2 * tap[0]]),
                 "mean_abs": sums[f"{tap}/sum"] / elements,
                 "max_abs": sums[f"{tap}/peak"],
                 "zero_share": 1 - sums[f"{tap}/nonzero"] / elements,
-                "nonfinite": sums[f"{tap}/nonfinite"],
+                "nonfinite": sums.get(f"{tap}/nonfinite", np.zeros_like(blank)),
             }
+            for tap in ("gradient", "update")
+        }
         return quantities(squares, sizes)
 
+    def _count(self, tap: str, index: int, value: Tensor, begin: int) -> None:
+        """Count elements one by one: a NaN has no sign."""
+        self._take(f"{tap}/nonfinite", index, (value - value).count_nonzero())
+        for place in range(begin + 2, len(self._values) - 1, 3):
+            self._values[place] = torch.zeros_like(self._values[place])
+        self._take(f"{tap}/nonzero", index, value.count_nonzero())
+
     def _take(self, key: str, tensor: int, value: Tensor) -> None:
-        kept = self._found.setdefault(key, [[] for _ in self.layout.names])
-        kept[tensor].append(value)
+        code = self._keys.setdefault(key, len(self._keys))
+        self._codes.append(code * len(self.layout.names) + tensor)
+        self._values.append(value)
+
+    def _like(self, part: Tensor) -> Tensor:
+        """Scratch of a chunk's size: fresh pages cost more than the arithmetic."""
+        if self._scratch is None or len(self._scratch) < len(part):
+            self._scratch = torch.empty_like(part)
+        if self._scratch.dtype != part.dtype:
+            return torch.empty_like(part)
+        return self._scratch[: len(part)]
 
     def _fetch(self) -> dict[str, np.ndarray]:
         """{key: [1, 1, 1 + T]} in float64, the whole player's first."""
-        rows = []
-        for key, tensors in self._found.items():
-            join = torch.amax if key.endswith("peak") else torch.sum
-            rows.append(torch.stack([join(torch.stack(parts).double()) for parts in tensors]))
-        fetched = torch.stack(rows).cpu().numpy()
+        values = torch.stack([value.double() for value in self._values]).cpu().numpy()
+        codes, tensors = np.array(self._codes), len(self.layout.names)
+        sums = np.bincount(codes, values, len(self._keys) * tensors)
+        peaks = np.zeros(len(sums))
+        with np.errstate(invalid="ignore"):  # a NaN stays one
+            np.maximum.at(peaks, codes, values)
         factor = 1.0 if self.unscale is None else float(self.unscale)
-        powers = {"gradient/square": 2, "gradient/sum": 1, "gradient/peak": 1, "gv": 1}
         found = {}
-        for key, row in zip(self._found, fetched, strict=True):
+        for key, place in self._keys.items():
+            rows = slice(place * tensors, (place + 1) * tensors)
+            row = peaks[rows] if key.endswith("peak") else sums[rows]
             whole = row.max() if key.endswith("peak") else row.sum()
-            values = np.array([whole, *row]) * factor ** powers.get(key, 0)
-            found[key] = values[None, None]
+            scaled = key in ("gradient/sum", "gradient/peak", "gv")
+            found[key] = np.array([whole, *row])[None, None] * (factor if scaled else 1.0)
         return found
 
 
 def chunks(value: Tensor) -> Iterator[Tensor]:
     """Flat pieces of a tensor, in its logical order and at least in float32."""
-    for part in torch.split(value.detach().reshape(-1), CHUNK.get(value.device.type, LARGE)):
+    flat = value.detach().reshape(-1)
+    size = CHUNK.get(value.device.type, LARGE)
+    for part in (flat,) if len(flat) <= size else torch.split(flat, size):
         yield part.float() if part.dtype.itemsize < 4 else part

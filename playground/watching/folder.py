@@ -102,7 +102,7 @@ def manifest(name: str, players: Mapping[str, Watched], settings: Settings) -> d
         "resume": "none",
         "device": ", ".join(sorted({str(w.device) for w in players.values()})),
         "threads": torch.get_num_threads(),
-        "measured": {n: "in place" if w.large else "copies" for n, w in players.items()},
+        "measured": {n: w.mode for n, w in players.items()},
         **environment(),
         "attempts": [{"start_iteration": 0, "started": now()}],
     }

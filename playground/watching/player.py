@@ -9,7 +9,7 @@ import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,13 @@ from playground.parameters import Layout
 from playground.probes.quantities import Sums
 from playground.schema import ConfigError
 from playground.watching.allowed import check, inner, named
+from playground.watching.inplace import InPlace
+
+SMALL = 1 << 15
+"""Parameters up to which a player is copied and measured many updates at a time (ours)."""
 
 VALUES = 5
-"""Values of a player's size that measuring with copies holds."""
+"""Values of a player's size that a megabyte limit is taken to hold."""
 
 
 Broken = dict[str, tuple[int, int]]
@@ -33,24 +37,25 @@ class Reading:
     """What the optimizer found in ``.grad``, before the update.
 
     Attributes:
-        norms: [T] of the tensors as read.
-        raw: [T] before clipping; the same where nothing clipped.
+        norms: [T] of the tensors before clipping, and ``raw`` their norm [1].
+        read: norm [1] of what was read; ``raw`` where nothing clipped.
         tap: ``gradient``, or ``clipped`` where clipping was seen.
         coefficient: what clipping multiplied with, where it is known.
         broken: {tensor: NaN and infinite elements} where the host knows of any.
-        rates: learning rate, or of the whole player (NaN) and each tensor.
         gradient, parameters: [1, N] copies, where somebody wants them.
-        sums: of a player too large to be copied.
+        kept: whether something was kept of a player that is measured where it lies.
+        sums: of that player, where this update is measured.
     """
 
     norms: Tensor
     raw: Tensor
+    read: Tensor
     tap: str
     coefficient: Tensor | None
     broken: Broken
-    rates: float | Tensor
     gradient: Tensor | None = None
     parameters: Tensor | None = None
+    kept: bool = False
     sums: Sums | None = None
 
 
@@ -75,22 +80,15 @@ class _Clip:
             self.coefficient = coefficient * before
 
 
-@dataclass(slots=True)
-class _Kept:
-    """The one buffer of a large player and what stands in it."""
-
-    buffer: Tensor | None = None
-    update: int = 0  # whose gradient the buffer holds
-    tap: str = ""
-    norms: Tensor | None = field(default=None)
-
-
 class Watched:
     """A player of somebody's loop.
 
+    Args:
+        capacity: bytes that five values of its size may take; beyond, one has to do.
+
     Attributes:
         layout: names and shapes; ``parameters`` are the tensors in that order.
-        large: whether it is measured where it lies, with one buffer of its size.
+        mode: ``copies`` of a small player, else ``in place``, or ``in place, one buffer``.
         missing: names of tensors without a gradient at the last update.
     """
 
@@ -113,10 +111,17 @@ class Watched:
         self.device = self.parameters[0].device
         wide = any(p.dtype == torch.float64 for p in self.parameters)
         self.dtype = torch.float64 if wide else torch.float32
+        self._uniform = all(p.dtype == self.dtype for p in self.parameters)
         self.ids = frozenset(map(id, self.parameters))
-        self.large = VALUES * self.layout.size * self.dtype.itemsize > capacity
+        large = VALUES * self.layout.size * self.dtype.itemsize > capacity
+        self.mode = "in place, one buffer" if large else "in place"
+        if self.layout.size <= SMALL and not large:
+            self.mode = "copies"
+        self._place = InPlace(
+            self.layout, torch.empty(0, dtype=self.dtype, device=self.device), single=large
+        )
         self.missing: list[str] = []
-        self._clip, self._kept = _Clip(), _Kept()
+        self._clip, self._norms_read = _Clip(), torch.empty(0)
 
     def clipping(self, parameters: frozenset[int]) -> None:
         """Keep the norms of the raw gradient; see ``clipping.Listener``."""
@@ -127,8 +132,8 @@ class Watched:
         if self._clip.raw is None:
             with torch.no_grad():
                 gradients = self._gradients()
-                self._clip.raw = self._norms(gradients)
-                self._clip.broken = self._broken(gradients, self._clip.raw)
+                norms = self._clip.raw = self._norms(gradients)
+                self._clip.broken = self._broken(gradients, norms, norms.sum())
 
     def clipped(self, parameters: frozenset[int], coefficient: Tensor | None) -> None:
         """Keep what clipping did; see ``clipping.Listener``."""
@@ -137,9 +142,8 @@ class Watched:
             first = self._first()
             self._clip.of = None if first is None else (weakref.ref(first), first._version)
 
-    @torch.no_grad()
     def read(self, update: int, *, copy: bool, due: bool, ahead: bool) -> Reading:
-        """Read what the optimizer is about to read.
+        """Read what the optimizer is about to read; without autograd, as all that follows.
 
         Args:
             update: this one's index.
@@ -149,29 +153,30 @@ class Watched:
         """
         gradients, unscale = self._gradients(), self._unscale()
         norms = self._norms(gradients)
-        clip, self._clip = self._clip if self._same(left=False) else _Clip(), _Clip()
-        raw = norms if clip.raw is None else clip.raw
-        broken = self._broken(gradients, norms) if clip.raw is None else clip.broken
+        clip = self._clip
+        if clip.raw is not None:
+            clip = clip if self._same(left=False) else _Clip()
+            self._clip = _Clip()
+        before = norms if clip.raw is None else clip.raw
         if unscale is not None:
-            norms, raw = norms * unscale, raw * unscale
-        seen = Reading(
-            norms, raw, "clipped" if clip.seen else "gradient", clip.coefficient,
-            broken, self._rates(),
-        )  # fmt: skip
-        self.missing = [
-            n for n, p in zip(self.names, self.parameters, strict=True) if p.grad is None
-        ]
-        if self.large and not copy:
-            self._in_place(seen, update, gradients, unscale, due=due, ahead=ahead)
-        elif copy or due or ahead:
+            norms, before = norms * unscale, before * unscale
+        read = torch.linalg.vector_norm(norms, keepdim=True)
+        raw = read if before is norms else torch.linalg.vector_norm(before, keepdim=True)
+        broken = self._broken(gradients, norms, read) if clip.raw is None else clip.broken
+        tap = "clipped" if clip.seen else "gradient"
+        seen = Reading(before, raw, read, tap, clip.coefficient, broken)
+        if copy or (self.mode == "copies" and (due or ahead)):
             seen.gradient = self.flat(gradients)
             if unscale is not None:
                 seen.gradient *= unscale
             seen.parameters = self.flat(self.parameters)
-        self._kept.norms = norms
+        elif due or ahead:
+            seen.kept, self._norms_read = True, norms
+            seen.sums = self._place.before(
+                gradients, self.parameters, norms, update, tap, unscale, due=due
+            )
         return seen
 
-    @torch.no_grad()
     def finish(self, seen: Reading, update: int, *, ahead: bool, again: bool) -> Tensor | None:
         """After the update: the update [1, N], or its sums where ``seen`` takes sums.
 
@@ -183,55 +188,28 @@ class Watched:
         """
         if seen.parameters is not None:
             return self.flat(self.parameters).sub_(seen.parameters)
-        if seen.sums is None:
-            return None
-        assert self._kept.buffer is not None
-        update_views = self._views(self._kept.buffer)
-        for view, parameter in zip(update_views, self.parameters, strict=True):
-            torch.sub(parameter, view, out=view)
-        seen.sums.add("update", update_views)
-        if not again:
-            gradients = self._gradients()
-            seen.sums.dot("ug", update_views, gradients)
-            if ahead:
-                self._hold(update, seen.tap, gradients, None)
+        if seen.kept:
+            gradients = None if again else self._gradients()
+            self._place.after(
+                seen.sums, gradients, self.parameters, self._norms_read, update, seen.tap,
+                ahead=ahead,
+            )  # fmt: skip
         return None
 
     def flat(self, values: Sequence[Tensor]) -> Tensor:
         """A copy of tensors as [1, N]."""
-        return torch.cat([value.detach().reshape(-1).to(self.dtype) for value in values])[None]
+        if self._uniform:
+            return torch.cat([value.reshape(-1) for value in values])[None]
+        return torch.cat([value.reshape(-1).to(self.dtype) for value in values])[None]
 
-    def _in_place(
-        self, seen: Reading, update: int, gradients: list[Tensor], unscale: Tensor | None, *,
-        due: bool, ahead: bool,
-    ) -> None:  # fmt: skip
-        """Sums of a large player; its buffer holds the last gradient, then the parameters."""
-        kept = self._kept
-        if due:
-            seen.sums = sums = Sums(self.layout, unscale)
-            sums.add("gradient", gradients)
-            if kept.update == update - 1 and kept.tap == seen.tap and kept.norms is not None:
-                assert kept.buffer is not None
-                sums.dot("gv", gradients, self._views(kept.buffer))
-                sums.known("vv", kept.norms.square())
-            sums.dot("pp", self.parameters, self.parameters)
-            self._hold(0, "", self.parameters, None)
-        elif ahead:
-            self._hold(update, seen.tap, gradients, unscale)
-
-    def _hold(self, update: int, tap: str, values: Sequence[Tensor], factor: Tensor | None) -> None:
-        """Copy values into the buffer."""
-        kept = self._kept
-        if kept.buffer is None:
-            kept.buffer = torch.empty(self.layout.size, dtype=self.dtype, device=self.device)
-        for view, value in zip(self._views(kept.buffer), values, strict=True):
-            view.copy_(value)
-        if factor is not None:
-            kept.buffer *= factor
-        kept.update, kept.tap = update, tap
-
-    def _views(self, flat: Tensor) -> list[Tensor]:
-        return list(self.layout.views(flat).values())
+    def rates(self) -> float | Tensor:
+        """Learning rate of all tensors, or [1, 1 + T] with NaN for the whole player."""
+        groups = self.optimizer.param_groups
+        rates = [float(group.get("lr", math.nan)) for group in groups]
+        if all(rate == rates[0] for rate in rates):
+            return rates[0]
+        own = {id(p): rate for g, rate in zip(groups, rates, strict=True) for p in g["params"]}
+        return torch.tensor([[math.nan, *(own.get(id(p), math.nan) for p in self.parameters)]])
 
     def _first(self) -> Tensor | None:
         """The first gradient that is there."""
@@ -246,36 +224,32 @@ class Watched:
 
     def _gradients(self) -> list[Tensor]:
         """``.grad`` of every tensor; zeros, which take no memory, where there is none."""
+        found = [p.grad for p in self.parameters]
+        if not any(g is None or g.is_sparse for g in found):
+            self.missing = []
+            return cast(list[Tensor], found)
+        self.missing = [n for n, g in zip(self.names, found, strict=True) if g is None]
         return [
-            p.grad.to_dense() if p.grad is not None and p.grad.is_sparse else
-            p.grad if p.grad is not None else p.new_zeros(()).expand(p.shape)
-            for p in self.parameters
-        ]  # fmt: skip
+            p.new_zeros(()).expand(p.shape) if g is None else g.to_dense() if g.is_sparse else g
+            for p, g in zip(self.parameters, found, strict=True)
+        ]
 
     def _norms(self, gradients: list[Tensor]) -> Tensor:
         """L2 norms [T], by the function that torch's own clipping uses: all in one call."""
-        return torch.stack(torch._foreach_norm(gradients, 2, dtype=self.dtype))
+        dtype = None if self._uniform else self.dtype
+        return torch.stack(torch._foreach_norm(gradients, 2, dtype=dtype))
 
     def _unscale(self) -> Tensor | None:
         """What a fused optimizer multiplies its gradient with under a GradScaler."""
         scale = getattr(self.optimizer, "grad_scale", None)
         return None if scale is None else torch.as_tensor(scale, device=self.device).reciprocal()
 
-    def _broken(self, gradients: list[Tensor], raw: Tensor) -> Broken:
+    def _broken(self, gradients: list[Tensor], norms: Tensor, whole: Tensor) -> Broken:
         """Tensors with non-finite elements, where looking does not wait for a device."""
-        if self.device.type != "cpu" or math.isfinite(raw.sum().item()):
+        if self.device.type != "cpu" or math.isfinite(whole.item()):
             return {}
         return {
             name: (int(gradient.isnan().sum()), int(gradient.isinf().sum()))
-            for name, gradient, norm in zip(self.names, gradients, raw.tolist(), strict=True)
+            for name, gradient, norm in zip(self.names, gradients, norms.tolist(), strict=True)
             if not math.isfinite(norm)
         }
-
-    def _rates(self) -> float | Tensor:
-        """Learning rate of all tensors, or [1, 1 + T] with NaN for the whole player."""
-        groups = self.optimizer.param_groups
-        rates = [float(group.get("lr", math.nan)) for group in groups]
-        if all(rate == rates[0] for rate in rates):
-            return rates[0]
-        own = {id(p): rate for g, rate in zip(groups, rates, strict=True) for p in g["params"]}
-        return torch.tensor([[math.nan, *(own.get(id(p), math.nan) for p in self.parameters)]])

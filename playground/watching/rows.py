@@ -18,38 +18,35 @@ def record(
     moved: Tensor | None, stamp: Stamp,
 ) -> None:  # fmt: skip
     """Rows of one update: from copies, from sums, or of its norm alone."""
-    raw = torch.linalg.vector_norm(seen.raw)[None]
     coefficient = None if seen.coefficient is None else seen.coefficient.reshape(1)
     if seen.gradient is not None and seen.parameters is not None and moved is not None:
         observation = Observation(
-            player.name, player.layout, seen.gradient, raw, None, coefficient, moved,
-            seen.parameters, seen.rates, stamp[1], stamp[2], seen.tap,
+            player.name, player.layout, seen.gradient, seen.raw, None, coefficient, moved,
+            seen.parameters, player.rates(), stamp[1], stamp[2], seen.tap,
         )  # fmt: skip
         for probe in (norms, *measuring):
             if probe is not None:
                 probe.iteration = stamp[0]
                 probe(observation)
     elif norms is not None and seen.sums is not None:
-        in_place(norms, player, seen, raw, coefficient, stamp)
+        in_place(norms, player, seen, coefficient, stamp)
     elif norms is not None:
-        read = torch.linalg.vector_norm(seen.norms)[None]
-        clip = Clip(coefficient, read) if seen.tap == "clipped" else None
-        norms.note(player.name, player.layout, stamp, raw, clip)
+        clip = Clip(coefficient, seen.read) if seen.tap == "clipped" else None
+        norms.note(player.name, player.layout, stamp, seen.raw, clip)
 
 
 def in_place(
-    norms: Norms, player: Watched, seen: Reading, raw: Tensor, coefficient: Tensor | None,
-    stamp: Stamp,
-) -> None:  # fmt: skip
-    """Rows of a large player's update, from its sums."""
+    norms: Norms, player: Watched, seen: Reading, coefficient: Tensor | None, stamp: Stamp
+) -> None:
+    """Rows of an update that was measured where it lay, from its sums."""
     assert seen.sums is not None
     found = seen.sums.table()
-    rates = torch.as_tensor(seen.rates).reshape(1, 1, -1).numpy()
+    rates = torch.as_tensor(player.rates()).reshape(1, 1, -1).numpy()
     table = {seen.tap: found["gradient"], "update": {**found["update"], "learning_rate": rates}}
     if seen.tap == "clipped":
         if coefficient is not None:
             table["clipped"]["clip_coefficient"] = coefficient.cpu().reshape(1, 1, 1).numpy()
-        norm = {"norm": raw.cpu().reshape(1, 1, 1).numpy()}
+        norm = {"norm": seen.raw.cpu().reshape(1, 1, 1).numpy()}
         norms.emit(player.name, player.layout, stamp, {"gradient": norm}, [""])
     norms.emit(player.name, player.layout, stamp, table)
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import torch
 
 from playground.metriclog import MetricLog, Stamp
 from playground.probes.norms import Norms
@@ -194,7 +195,8 @@ class Watcher:
         if not self._open or os.getpid() != self._pid:
             return
         try:
-            work(*arguments)
+            with torch.no_grad():
+                work(*arguments)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             try:
@@ -238,7 +240,7 @@ class Watcher:
             ahead = self.norms is not None and self.norms.due(update + 1)
             moved = player.finish(seen, update, ahead=ahead, again=calls > 1)
             record(self.norms, self._measuring, player, seen, moved, stamp)
-            self._health[name].note(stamp, seen.raw, seen.broken, player.missing)
+            self._health[name].note(stamp, seen.norms, seen.broken, player.missing)
             if len(player.optimizer.param_groups) != player.groups:
                 player.groups = len(player.optimizer.param_groups)
                 self._health[name].add(stamp, "layout", "parameters were added to the optimizer; "

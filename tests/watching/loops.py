@@ -55,6 +55,14 @@ def data(seed=1, size=16, inputs=6, outputs=3):
         yield x, torch.randint(outputs, (size,), generator=draw)
 
 
+def set_place(place, monkeypatch):
+    """How a watched player is measured, whatever its size."""
+    if place != "copies":
+        monkeypatch.setattr("playground.watching.player.SMALL", 0)
+    if place == "in place, one buffer":
+        monkeypatch.setattr("playground.watching.player.VALUES", 10**9)
+
+
 def same(a, b):
     """Parameters bit for bit."""
     for one, other in zip(a.state_dict().values(), b.state_dict().values(), strict=True):
