@@ -1,11 +1,20 @@
-"""Hooks before and after an optimizer's step, whether or not it calls a closure."""
+"""Hooks before and after an optimizer's step, whether or not it calls a closure.
 
-from collections.abc import Callable
+Torch calls the hooks in ``step`` of every class that has an instance: where a class of one's own
+calls ``super().step()`` they are called twice. The outermost call counts, known by its frame.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
+
+HOME = sys.modules[Optimizer.__module__].__file__
+"""Where torch calls hooks from."""
 
 
 def attach(
@@ -20,8 +29,12 @@ def attach(
         after: called after the step, with how often it called the closure.
     """
     calls = [0]
+    outermost: list[FrameType | None] = [None]
 
     def pre(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if outermost[0] is not None and outermost[0] in stack():
+            return None
+        outermost[0] = next(frame for frame in stack() if frame.f_code.co_filename == HOME)
         calls[0] = 0
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if not callable(closure):
@@ -40,10 +53,20 @@ def attach(
         return (args[0], looked, *args[2:]), kwargs
 
     def post(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        after(calls[0])
+        if next(frame for frame in stack() if frame.f_code.co_filename == HOME) is outermost[0]:
+            outermost[0] = None
+            after(calls[0])
 
     apart = torch.compiler.disable  # where somebody compiles the step
     return [
         optimizer.register_step_pre_hook(apart(pre)),  # type: ignore[no-untyped-call]
         optimizer.register_step_post_hook(apart(post)),  # type: ignore[no-untyped-call]
     ]
+
+
+def stack() -> Iterator[FrameType]:
+    """Frames from the caller's outwards."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield frame
+        frame = frame.f_back

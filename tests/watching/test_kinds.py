@@ -407,3 +407,33 @@ def test_two_watchers_and_a_wrapped_optimizer(tmp_path):
     two.close()
     for path in ("one", "two"):
         check(tmp_path / path, hand, NAMES, tap="clipped")
+
+
+def test_an_optimizer_that_calls_its_base_is_seen_once(tmp_path):
+    """Hooks are called by both classes' steps; a step that fails leaves nothing behind."""
+
+    class Own(torch.optim.SGD):
+        fails = 0
+
+        def step(self, closure=None):
+            if self.fails:
+                self.fails -= 1
+                raise RuntimeError("not now")
+            super().step(closure)
+
+    net_of_others = net(5)
+    torch.optim.SGD(net_of_others.parameters(), lr=0.1).step()  # so that the base has hooks too
+
+    def run(model, optimizer, hand):
+        for update, (x, y) in zip(range(8), data(), strict=False):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            if update == 3:
+                optimizer.fails = 1
+                with pytest.raises(RuntimeError, match="not now"):
+                    optimizer.step()
+            step(optimizer, hand)
+
+    loop = Loop(tmp_path, net, lambda m: Own(m.parameters(), lr=0.1), run)
+    check(loop.path, loop.hand, NAMES)
+    assert loop.watcher.updates == {"model": 8}
