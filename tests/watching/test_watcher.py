@@ -395,3 +395,36 @@ def test_ten_thousand_updates_leave_no_memory_behind(tmp_path):
     assert sum(k[2:] == ("gradient", "") for k in found) == 10_000
     assert abs(sum(k[2:] == ("update", "") for k in found) - 1250) <= 1
     assert np.isfinite([r["norm"] for r in found.values()]).all()
+
+
+def test_a_large_player_takes_one_copy_of_its_gradient(tmp_path):
+    """The process's peak before and after watching a layer of 64 MB at every update."""
+    script = tmp_path / "loop.py"
+    body = """
+        import resource, sys
+        import torch, playground
+        playground.watch, playground.load  # imported before the first look
+        torch.set_num_threads(1)
+        layer = torch.nn.Linear(4096, 4096, bias=False)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)
+
+        def updates():
+            for _ in range(4):
+                optimizer.zero_grad(set_to_none=False)
+                layer(torch.ones(1, 4096)).sum().backward()
+                torch.nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
+                optimizer.step()
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+        small = torch.nn.Linear(2, 2)
+        with playground.watch(small, torch.optim.SGD(small.parameters(), lr=0.1),
+                              run_dir=sys.argv[1] + "/small"):
+            updates()
+        before = updates()
+        with playground.watch(layer, optimizer, run_dir=sys.argv[1] + "/run", every=1):
+            print(updates() - before)
+    """
+    script.write_text(textwrap.dedent(body))
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True,
+                          env=environment(), check=True)  # fmt: skip
+    assert 60 < float(done.stdout) < 75  # MB; 64 is one copy
