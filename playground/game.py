@@ -27,7 +27,8 @@ Params = Mapping[str, Mapping[str, Tensor]]
 """{player: {tensor: value}} of one member, every player's."""
 
 Batch = dict[str, Tensor]
-"""Named tensors with leading axis M; the key ``weight`` holds per-sample weights [M, B]."""
+"""Named tensors with leading axis M. The key ``weight`` holds per-sample weights [M, B]; the key
+``cluster`` says by equal integers [M, B] which samples are dependent, where any are."""
 
 Terms = dict[str, Tensor]
 """Named values of one member: per sample [B], or a scalar where samples do not separate."""

@@ -5,6 +5,7 @@ import sys
 import time
 import types
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,14 @@ from playground.game import Context, Player, Problem
 from playground.optim.chain import Optimizer
 from playground.optim.config import OptimizerConfig, Torch
 from playground.outside import CustomConfig
+from playground.probes.direction import Direction
 from playground.probes.epochs import EpochGradients
 from playground.probes.game_probe import GameProbe
+from playground.probes.noise_probe import NoiseProbe
 from playground.probes.norms import Norms
 from playground.probes.passes import Pass, Passing
 from playground.probes.probe import Measuring, Probe
+from playground.probes.step_probe import Following, StepProbe
 from playground.probes.terms import TermGradients
 from playground.progress import Reporter
 from playground.provenance import manifest, now
@@ -249,6 +253,8 @@ def drive(
         finally:
             reporter.stop()
             trouble = close(session, directory, status, reason)
+            if status in ("finished", "failed") and not trouble:
+                conclude(directory, reporter)
     if trouble:
         raise RunFailed(trouble)
     finish(directory, session, reporter, time.monotonic() - begun)
@@ -271,7 +277,11 @@ def build_session(
             lambda columns, null: recorder.add("gradients", columns, null=null),
             config.probes.megabytes,
         )  # fmt: skip
-    own = [EpochGradients(*parts.problem.epochs)] if wants_epochs(parts) else []
+    own: list[Probe] = [EpochGradients(*parts.problem.epochs)] if wants_epochs(parts) else []
+    direction = config.probes.direction
+    if direction.cadence(config.probes.name):
+        cadence = direction.cadence(config.probes.name)
+        own.append(Direction(cadence, config.seed, direction.megabytes))
     measuring = [
         Measuring(probe, lambda columns, null: recorder.add("measurements", columns, null=null))
         for probe in [*own, *probes]
@@ -314,19 +324,35 @@ def passes(
         chosen.insert(0, GameProbe(game.every, game.dense, game.vectors, game.steps))
     if config.terms.wanted(config.name):
         chosen.insert(0, TermGradients(config.terms.every or None))
+    if config.noise.wanted(config.name):
+        noise = config.noise
+        chosen.insert(0, NoiseProbe(noise.every or None, noise.method, noise.chunks))
+
+    def passing(kind: type[Passing], probe: Any) -> Any:
+        return kind(
+            probe, parts.players, engine.differentiate,
+            lambda name: int(engine.updates[name].max()),
+            lambda columns, null: recorder.add("measurements", columns, null=null),
+            lambda name, iteration, array: save_array(directory, name, iteration, array),
+            partial(note, recorder, probe.name),
+        )  # fmt: skip
+
     result = []
     for probe in chosen:
         probe.begin([member.seed for member in parts.members], parts.device)
-        result.append(
-            Passing(
-                probe, parts.players, engine.differentiate,
-                lambda name: int(engine.updates[name].max()),
-                lambda columns, null: recorder.add("measurements", columns, null=null),
-                lambda name, iteration, array: save_array(directory, name, iteration, array),
-            )
-        )  # fmt: skip
+        result.append(passing(Passing, probe))
+    if config.step.wanted(config.name):
+        step = passing(Following, StepProbe(config.step.every or None, parts.optimizers))
+        result.append(step)
+        engine.observers = (*engine.observers, step.observe)
     engine.before = tuple(result)
     return result
+
+
+def note(recorder: Recorder, probe: str, iteration: int, message: str) -> None:
+    """What a probe says of its values, as an event."""
+    row = {"iteration": iteration, "member": -1, "kind": f"probe/{probe}", "message": message}
+    recorder.add("events", {k: [v] for k, v in row.items()} | {"evidence": [""]})
 
 
 def close(session: Session, directory: RunDirectory, status: str, reason: str) -> str:
@@ -391,6 +417,20 @@ def finish(directory: RunDirectory, session: Session, reporter: Reporter, elapse
             reporter.say(f"  figure {path}")
     except OSError as error:
         reporter.say(f"  no figures ({error.strerror or error}); the records are whole")
+
+
+def conclude(directory: RunDirectory, reporter: Reporter) -> None:
+    """Say what the records show; a diagnosis that fails cannot undo a run."""
+    from playground.diagnosis import report
+
+    try:
+        lines = report.conclude(load_run(directory.path))
+    except (OSError, RecordError) as error:
+        reporter.say(f"  no diagnosis ({error}); the records are whole")
+        return
+    if lines:
+        reporter.say(f"diagnosis (scripts/diagnose.py {directory.path} explains):")
+        reporter.lines(f"  {line}" for line in lines)
 
 
 def load_run(path: Path) -> Run:

@@ -17,6 +17,7 @@ import torch
 
 from playground.best_response import BestResponse
 from playground.config import Config, Member, budget
+from playground.diagnosis.report import EVERY, KIND, news
 from playground.engine import Engine, Failure
 from playground.game import Player, Problem
 from playground.metriclog import MetricLog, Stamp
@@ -27,6 +28,7 @@ from playground.progress import Reporter
 from playground.record.arrays import save_array
 from playground.record.checkpoint import save_checkpoint, save_snapshot
 from playground.record.directory import RunDirectory
+from playground.record.reader import Run
 from playground.record.writer import Recorder
 
 EVALUATIONS, CHECKPOINTS = 20, 10
@@ -92,6 +94,7 @@ class Session:
         self._reported: set[int] = set()
         self._signal: int | None = None
         self._array_warned = False
+        self.live = config.probes.name in ("standard", "full")
 
     @property
     def seconds(self) -> float:
@@ -169,6 +172,8 @@ class Session:
         done = self.used() >= self.amount
         if done or self.iteration % (self.every["evaluate"] or 1) == 0:
             self._evaluate(final=done)
+        if self.live and self.iteration % (EVERY * (self.every["evaluate"] or 1)) == 0:
+            self._diagnose()
         if self.iteration & (self.iteration - 1) == 0:
             self._snapshot()
         if not done and self.iteration % (self.every["checkpoint"] or 1) == 0:
@@ -212,6 +217,13 @@ class Session:
         if better and score != self.best:
             self.best = score
             self._snapshot(best=True)
+
+    def _diagnose(self) -> None:
+        """Look at the records while the run runs; what is new becomes an event."""
+        self.flush()
+        for message, evidence in news(Run(self.directory.path)):
+            self.event(KIND, message, evidence=evidence)
+            self.reporter.say(f"  {message}")
 
     def _snapshot(self, *, best: bool = False) -> None:
         values = {name: player.parameters.values for name, player in self.players.items()}

@@ -7,7 +7,8 @@ median of the pairwise ratios is quoted with its quartiles. One thread each.
   rl      PPO on CartPole with CleanRL's hyperparameters against Stable-Baselines3 (extra bench)
   gan     the ring GAN against a hand-written PyTorch loop with fused Adam
   steppers  every game method on the ring GAN: gradient evaluations a second against direct's
-  probes  every domain with tier 0 on against off
+  probes  every domain with tier 0 on against off; what the noise probe adds to an update of a
+          784-1000-500-100-10 network, batch 128, with BackPACK beside it where it is installed
   watch   a plain PyTorch loop that is watched against one that is not
   start   seconds until help, an error, and the first update
 """
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 CLEANRL = ["experiment=cleanrl_cartpole", "budget.env_steps=500000000"]
@@ -223,6 +225,77 @@ def probes(pairs: int, folder: Path, compiled: bool) -> None:
         }
         show(f"{title}, {'compiled' if compiled else 'eager'}", interleave(sides, pairs),
              "probes=none", "iterations/s")  # fmt: skip
+    noise(4 * pairs)
+
+
+def noise(pairs: int) -> None:
+    """Norm, inner-product and orthogonality tests and noise scale, in updates of Adam's."""
+    import torch
+    from torch import nn
+
+    from playground.domains.supervised.objectives import classify
+    from playground.engine import Engine
+    from playground.game import Move, Player
+    from playground.nets import MLP
+    from playground.optim.chain import Optimizer
+    from playground.optim.config import Adam
+    from playground.parameters import Parameters
+    from playground.probes.noise_probe import NoiseProbe
+    from playground.probes.passes import Turn
+
+    torch.set_num_threads(1)
+    net = MLP((784, 1000, 500, 100, 10), "relu")
+    cpu = torch.device("cpu")
+    values = Parameters.build(lambda k: net.init(k, "model"), 1, cpu, torch.float32)
+    players = {"model": Player("model", values, net.module)}
+    engine = Engine(players, {"model": Optimizer(Adam(lr=1e-4), values.values)})
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.rand(128, 784, generator=draw), torch.randint(10, (128,), generator=draw)
+    move = Move("model", classify(net), {"input": x[None], "target": y[None]})
+    probe, turn = NoiseProbe(), Turn({"model": move}, engine.differentiate, players)
+
+    def update() -> float:
+        engine.play((move,))
+        return 1
+
+    def measured() -> float:
+        probe.measure(turn)
+        return 1
+
+    sides: dict[str, Work] = {"an update": update, "the noise probe": measured}
+    try:
+        from backpack import backpack, extend
+        from backpack.extensions import BatchGrad, BatchL2Grad
+    except ImportError:
+        print("BackPACK is not installed: pip install backpack-for-pytorch")
+    else:
+        module, loss = extend(net.module()), extend(nn.CrossEntropyLoss())
+
+        def norms() -> float:
+            module.zero_grad()
+            with backpack(BatchL2Grad()):
+                loss(module(x), y).backward()
+            return 1
+
+        def products() -> float:  # what the inner-product and orthogonality tests need besides
+            module.zero_grad()
+            with backpack(BatchGrad()):
+                loss(module(x), y).backward()
+            for tensor in module.parameters():
+                each = tensor.grad_batch.flatten(1)
+                each.square().sum(1), each @ tensor.grad.flatten()
+                del tensor.grad_batch
+            return 1
+
+        sides["BackPACK, norm test alone"] = norms
+        sides["BackPACK, all three tests"] = products
+    rates = interleave(sides, pairs)
+    print(f"\nNoise on an MLP of 1.3 million parameters, batch 128, one thread ({pairs} turns)")
+    for name, each in rates.items():
+        costs = [b / a for a, b in zip(each, rates["an update"], strict=True)]
+        low, middle, high = statistics.quantiles(costs, n=4)
+        print(f"  {name:<28} {1e3 / statistics.median(each):>8.1f} ms   "
+              f"{middle:.2f} updates [{low:.2f}, {high:.2f}]")  # fmt: skip
 
 
 def plain_loop(widths: Sequence[int], batch: int, updates: int) -> "tuple[object, object, Work]":
@@ -231,7 +304,7 @@ def plain_loop(widths: Sequence[int], batch: int, updates: int) -> "tuple[object
     from torch import nn
 
     torch.manual_seed(0)
-    layers = [nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+    layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
     model = nn.Sequential(*[m for layer in layers for m in (layer, nn.ReLU())][:-1])
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
     x, y = torch.randn(batch, widths[0]), torch.randn(batch, widths[-1])

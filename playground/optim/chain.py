@@ -219,6 +219,13 @@ class Optimizer:
                     return state[name]
         return None
 
+    def denominator(self) -> tuple[Tensor, Hyper] | None:
+        """What the last update was divided by: root [M, N] and epsilon; None where by nothing."""
+        for link, state in zip(self._links, self._states, strict=True):
+            if isinstance(link, Adam | transforms.Adagrad | transforms.RMSprop):
+                return link.denominator(state, self._count)
+        return None
+
     def state(self) -> dict[str, Any]:
         """Copies of everything that changes, as tensors and plain containers."""
         count = self._count.clone() if isinstance(self._count, Tensor) else self._count

@@ -220,6 +220,10 @@ class Adagrad:
         scale = torch.sqrt(total, out=self._scratch).add_(self._eps)
         return torch.div(value, scale, out=scale)
 
+    def denominator(self, state: State, count: int | Tensor) -> tuple[Tensor, Hyper]:
+        """sqrt(s) [M, N] and eps, of the last update."""
+        return state["sum"].sqrt(), self._eps
+
 
 class RMSprop:
     """RMSprop, as ``torch.optim.RMSprop``.
@@ -264,6 +268,13 @@ class RMSprop:
         if "velocity" in state:
             return state["velocity"].mul_(self._momentum).add_(direction)
         return direction
+
+    def denominator(self, state: State, count: int | Tensor) -> tuple[Tensor, Hyper]:
+        """sqrt(s - a^2) [M, N] and eps, of the last update."""
+        square = state["square"]
+        if self._centered:
+            square = torch.addcmul(square, state["mean"], state["mean"], value=-1).clamp_(min=0.0)
+        return square.sqrt(), self._eps
 
 
 class Optimism:

@@ -7,6 +7,9 @@ from playground.schema import choice, number
 SMALL = 64
 """Parameters of all players up to which ``light`` and ``standard`` measure a game (ours)."""
 
+DIRECTION = 32
+"""Updates between two measurements of the direction under ``full`` (ours)."""
+
 
 @dataclass(slots=True)
 class GameConfig:
@@ -43,6 +46,56 @@ class TermsConfig:
 
 
 @dataclass(slots=True)
+class NoiseConfig:
+    """The noise of the gradient: variance, noise scale, tests, agreement."""
+
+    every: int | None = number(
+        None, minimum=0, doc="iterations, 0 is never; null is at evaluations of probes=full"
+    )
+    method: str = choice(
+        "auto",
+        ("auto", "taps", "samples", "chunks"),
+        "from layers, every cluster's gradient, or groups of clusters; the first two are exact",
+    )
+    chunks: int = number(16, minimum=4, doc="groups of clusters where they are grouped (ours)")
+
+    def wanted(self, name: str) -> bool:
+        """Whether a run measures it, by its probes' name."""
+        return name == "full" if self.every is None else self.every > 0
+
+
+@dataclass(slots=True)
+class StepConfig:
+    """The optimizer's own doing: step length, promised and actual change, rates, magnitudes."""
+
+    every: int | None = number(
+        None, minimum=0, doc="iterations, 0 is never; null is at evaluations of probes=full"
+    )
+
+    def wanted(self, name: str) -> bool:
+        """Whether a run measures it, by its probes' name."""
+        return name == "full" if self.every is None else self.every > 0
+
+
+@dataclass(slots=True)
+class DirectionConfig:
+    """Where training goes: cosines over time, distance, path, directions, agreement."""
+
+    every: int | None = number(
+        None, minimum=0, doc=f"updates, 0 is never; null is {DIRECTION} of probes=full"
+    )
+    megabytes: int = number(
+        16, minimum=1, doc="of a player's kept vectors; larger ones are sketched (ours)"
+    )
+
+    def cadence(self, name: str) -> int:
+        """Updates between two measurements, by its probes' name; 0 is never."""
+        if self.every is not None:
+            return self.every
+        return DIRECTION if name == "full" else 0
+
+
+@dataclass(slots=True)
 class ProbesConfig:
     """A set of probes with its cadence."""
 
@@ -53,3 +106,6 @@ class ProbesConfig:
     megabytes: int = number(64, minimum=1, doc="size of the device-side ring of copies")  # ours
     game: GameConfig = field(default_factory=GameConfig)
     terms: TermsConfig = field(default_factory=TermsConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    step: StepConfig = field(default_factory=StepConfig)
+    direction: DirectionConfig = field(default_factory=DirectionConfig)

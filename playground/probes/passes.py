@@ -59,11 +59,13 @@ class Reading:
         values: {key: [M]}.
         stderr: {key: [M]}, of those that are estimates.
         arrays: {name: [M, ...]} for pictures.
+        notes: what should be known of the values, or why there are none; each becomes an event.
     """
 
     values: Mapping[Key, Tensor]
     stderr: Mapping[Key, Tensor] = field(default_factory=dict)
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 class Pass(ABC):
@@ -95,6 +97,9 @@ class Pass(ABC):
 Keep = Callable[[str, int, np.ndarray], Any]
 """(name, iteration, array): where arrays go."""
 
+Note = Callable[[int, str], Any]
+"""(iteration, message): where notes go."""
+
 
 class Passing:
     """Calls a pass when it is due and keeps what it returns until the flush.
@@ -112,8 +117,10 @@ class Passing:
         updates: Callable[[str], int],
         sink: Sink,
         keep: Keep,
+        note: Note = lambda iteration, message: None,
     ) -> None:
         self.probe, self.players, self.gradient = probe, players, gradient
+        self.note = note
         self.updates, self.sink, self.keep = updates, sink, keep
         self.iteration, self.cadence = 0, 1
         self._seen: dict[str, Move] = {}
@@ -134,15 +141,21 @@ class Passing:
         if len(self._seen) < len(self.players):
             return
         self._done = self.iteration
-        begun = time.perf_counter()
         seen = {name: self._seen[name] for name in self.players}
-        reading = self.probe.measure(Turn(seen, self.gradient, self.players))
-        cost = 1e3 * (time.perf_counter() - begun)
         self._seen = {}
+        self._timed(lambda: self.probe.measure(Turn(seen, self.gradient, self.players)))
+
+    def _timed(self, measure: Callable[[], Reading], update: int | None = None) -> None:
+        """Keep what a measurement returns; of an update where it is not the coming one."""
+        begun = time.perf_counter()
+        reading = measure()
+        cost = 1e3 * (time.perf_counter() - begun)
         for key, value in reading.values.items():
-            self._take(key, value, reading.stderr.get(key), cost)
+            self._take(key, value, reading.stderr.get(key), cost, update)
         for name, array in reading.arrays.items():
             self.keep(name, self.iteration, array.detach().cpu().numpy())
+        for message in reading.notes:
+            self.note(self.iteration, message)
 
     def flush(self) -> None:
         """Hand everything measured to the sink."""
@@ -167,8 +180,10 @@ class Passing:
         self.sink(columns, {"stderr": np.isnan(errors.ravel())})
         self._stamps, self._values = [], []
 
-    def _take(self, key: Key, value: Tensor, error: Tensor | None, cost: float) -> None:
-        """Stamp one quantity; its update is the one that the player is about to make."""
+    def _take(
+        self, key: Key, value: Tensor, error: Tensor | None, cost: float, update: int | None
+    ) -> None:
+        """Stamp one quantity; its update is the one that the player is about to make, or given."""
         whole = (key,) if isinstance(key, str) else key
         player = "" if len(whole) == 1 else whole[0]
         tensor = whole[1] if len(whole) == 3 else ""
@@ -180,6 +195,6 @@ class Passing:
                 f"expected {members}, one value a member"
             )
         ahead = self.players if not player else (player,)
-        update = 1 + max(self.updates(name) for name in ahead)
+        update = update or 1 + max(self.updates(name) for name in ahead)
         self._stamps.append((self.iteration, update, player, tensor, quantity, cost))
         self._values.append((value.detach().clone(), None if error is None else error.detach()))

@@ -35,6 +35,8 @@ METRICS = {
     "approx_kl": "approximate KL, nats",
     "clip_fraction": "share of clipped ratios",
     "explained_variance": "explained variance",
+    "explained_variance/held_out": "explained variance on evaluation episodes",
+    "value_error": "error of the critic on evaluation episodes, RMS",
 }
 """What the axes call a metric, with its unit; other names stand as they are."""
 

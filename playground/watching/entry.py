@@ -6,8 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from playground.probes.config import GameConfig
+from playground.probes.config import DIRECTION, DirectionConfig, GameConfig
+from playground.probes.direction import Direction
 from playground.probes.game_probe import GameProbe
+from playground.probes.noise_probe import NoiseProbe
 from playground.probes.passes import Pass
 from playground.probes.probe import Probe
 from playground.probes.terms import TermGradients
@@ -86,7 +88,9 @@ def watch(
         kind, every, passes_every, metric, higher_is_better=higher_is_better, seed=seed,
         megabytes=megabytes,
     )  # fmt: skip
-    watcher = Watcher(watched, settings, [probe for probe in own if isinstance(probe, Probe)])
+    direction = [Direction(DIRECTION, seed, DirectionConfig().megabytes)] if kind == "full" else []
+    seeing = [*direction, *(probe for probe in own if isinstance(probe, Probe))]
+    watcher = Watcher(watched, settings, seeing)
     if objective is not None:
         passes = [*passes_of(kind, len(watched)), *(p for p in own if isinstance(p, Pass))]
         shared = dict.fromkeys(watched, objective) if callable(objective) else objective
@@ -133,4 +137,5 @@ def passes_of(kind: str, players: int) -> list[Pass]:
         return []
     game = GameConfig()
     own = [GameProbe(None, game.dense, game.vectors, game.steps)] if players > 1 else []
-    return [TermGradients(None), *own]
+    noise = [NoiseProbe(None)] if kind == "full" else []
+    return [*noise, TermGradients(None), *own]

@@ -9,6 +9,7 @@ so that dropout draws the same mask each time and the loop goes on as if nothing
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ class Objectives:
 
     def __init__(
         self, watched: Mapping[str, Watched], functions: Mapping[str, Loss], passes: Sequence[Pass],
-        updates: Callable[[str], int], sink: Sink, keep: Keep, cadence: int, seed: int,
+        updates: Callable[[str], int], sink: Sink, keep: Keep,
+        note: Callable[[str, int, str], None], cadence: int, seed: int,
     ) -> None:  # fmt: skip
         if set(functions) != set(watched):
             raise ConfigError(f"objective={sorted(functions)}: must name the players "
@@ -65,7 +67,8 @@ class Objectives:
 
         self.objectives = {name: self._objective(name, f) for name, f in functions.items()}
         self.passing = [
-            Passing(probe, self.players, gradient, updates, sink, keep) for probe in passes
+            Passing(probe, self.players, gradient, updates, sink, keep, partial(note, probe.name))
+            for probe in passes
         ]
         for passing in self.passing:
             passing.cadence = cadence

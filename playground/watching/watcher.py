@@ -82,6 +82,7 @@ class Watcher:
         self._objectives = Objectives(
             self.watched, functions, passes, lambda name: self.updates[name], self._measured,
             lambda name, iteration, array: save_array(self._directory, name, iteration, array),
+            lambda probe, iteration, text: self._event(iteration, f"probe/{probe}", text, ""),
             self.settings.passes_every, self.settings.seed,
         )  # fmt: skip
 

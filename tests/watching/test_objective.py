@@ -14,11 +14,12 @@ from playground.probes.passes import Reading
 from .loops import Hand, check, data, net, rows, same
 
 
-def measured(path, member=0):
-    """{(iteration, player, quantity): value}."""
+def measured(path):
+    """{(iteration, player, quantity): value} of whole players and games."""
     return {
         (r["iteration"], r["player"], r["quantity"]): r["value"]
         for r in playground.load(path).measurements.to_pylist()
+        if not r["tensor"]
     }
 
 
@@ -290,3 +291,35 @@ def test_an_objective_without_a_batch_says_so_once(tmp_path):
     with pytest.warns(UserWarning, match=r"call watcher\.batch") as warned:
         loop()
     assert len(warned) == 1
+
+
+def test_full_probes_measure_noise_and_direction(tmp_path):
+    """The variance of a batch's gradient against samples' gradients one by one."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    samples = []
+
+    def loss(model, batch):
+        return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    with playground.watch(
+        model, optimizer, run_dir=tmp_path / "run", objective=loss, probes="full", passes_every=20
+    ) as watcher:
+        for _, batch in zip(range(40), data(size=32), strict=False):
+            rows_ = []
+            for one in loss(model, batch):
+                slopes = torch.autograd.grad(one, list(model.parameters()), retain_graph=True)
+                rows_.append(torch.cat([s.flatten() for s in slopes]).double().numpy())
+            samples.append(np.array(rows_))
+            optimizer.zero_grad()
+            loss(model, batch).mean().backward()
+            watcher.batch(batch)
+            optimizer.step()
+    found = measured(tmp_path / "run")
+    for iteration in (1, 21):
+        spread = samples[iteration - 1].var(axis=0, ddof=1).sum()
+        assert found[iteration, "model", "clusters"] == 32
+        variance = found[iteration, "model", "variance"]  # of the batch's mean
+        assert variance == pytest.approx(spread / 32, rel=1e-4)
+    probes = {r["probe"] for r in playground.load(tmp_path / "run").measurements.to_pylist()}
+    assert probes == {"noise", "direction"}
