@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from playground.run import run
     from playground.slices import landscape
     from playground.videos import video
+    from playground.watching.entry import watch
 
 _HOMES = {
     "diagnose": "playground.diagnosis",
@@ -40,11 +41,12 @@ _HOMES = {
     "Probe": "playground.probes.probe",
     "Problem": "playground.game",
     "Reading": "playground.probes.passes",
+    "watch": "playground.watching.entry",
 }
 
 __all__ = [
     "Context", "Evaluation", "Game", "Move", "Pass", "Player", "Probe", "Problem", "Reading",
-    "__version__", "diagnose", "gradient_estimates", "landscape", "load", "run", "video",
+    "__version__", "diagnose", "gradient_estimates", "landscape", "load", "run", "video", "watch",
 ]  # fmt: skip
 
 

@@ -106,6 +106,8 @@ class Observation:
         learning_rate: float or [M, 1].
         index: how many updates the player has had, this one included.
         round_index: of the round within its iteration.
+        read: the tap where ``gradient`` was read; ``clipped`` in loops that clip in place, where
+            the raw gradient is gone and ``norm`` is all that is left of it.
     """
 
     player: str
@@ -119,6 +121,7 @@ class Observation:
     learning_rate: float | Tensor
     index: int
     round_index: int
+    read: str = "gradient"
 
 
 Observer = Callable[[Observation], None]

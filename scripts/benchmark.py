@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Timings, interleaved in one process: scripts/benchmark.py rl|gan|steppers|probes|curvature|start.
+"""Timings, interleaved in one process: scripts/benchmark.py rl|gan|steppers|probes|...
 
 Machines are shared and noisy, so both sides of a comparison take turns (A B A B ...) and the
 median of the pairwise ratios is quoted with its quartiles. One thread each.
@@ -10,6 +10,7 @@ median of the pairwise ratios is quoted with its quartiles. One thread each.
   probes  every domain with tier 0 on against off; what the noise probe adds to an update of a
           784-1000-500-100-10 network, batch 128, with BackPACK beside it where it is installed
   curvature  both ends of a Hessian's spectrum against curvlinops and eigsh (extra oracles)
+  watch   a plain PyTorch loop that is watched against one that is not
   start   seconds until help, an error, and the first update
 """
 
@@ -20,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 CLEANRL = ["experiment=cleanrl_cartpole", "budget.env_steps=500000000"]
@@ -304,6 +306,46 @@ def curvature(pairs: int, folder: Path, compiled: bool) -> None:
     compare(pairs)
 
 
+def plain_loop(widths: Sequence[int], batch: int, updates: int) -> "tuple[object, object, Work]":
+    """An MLP, fused Adam and a slice of forward-backward-Adam updates."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
+    model = nn.Sequential(*[m for layer in layers for m in (layer, nn.ReLU())][:-1])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    x, y = torch.randn(batch, widths[0]), torch.randn(batch, widths[-1])
+
+    def work() -> float:
+        for _ in range(updates):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), y).backward()
+            optimizer.step()
+        return updates
+
+    return model, optimizer, work
+
+
+def watch(pairs: int, folder: Path, compiled: bool) -> None:
+    """A watched loop at the default cadence against the same loop alone: the bar is x0.97."""
+    import torch
+
+    import playground
+
+    torch.set_num_threads(1)
+    cases = {
+        "MLP 20-64-64-1, batch 64": ((20, 64, 64, 1), 64, 800),
+        "MLP 784-1000-500-100-10, batch 128": ((784, 1000, 500, 100, 10), 128, 80),
+        "MLP of 100M parameters, batch 256": ((5000,) * 5, 256, 8),
+    }
+    for number, (title, case) in enumerate(cases.items()):
+        sides = {"alone": plain_loop(*case)[2]}
+        model, optimizer, sides["watched"] = plain_loop(*case)
+        with playground.watch(model, optimizer, run_dir=folder / f"watch{number}"):
+            show(title, interleave(sides, pairs), "alone", "updates/s")
+
+
 FIRST_UPDATE = """
 import sys
 import playground.engine as engine
@@ -351,7 +393,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     kinds = {"rl": rl, "gan": gan, "steppers": steppers, "probes": probes,
-             "curvature": curvature, "start": start}  # fmt: skip
+             "curvature": curvature, "watch": watch, "start": start}  # fmt: skip
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--pairs", type=int, default=9, help="turns of every side (9)")
     parser.add_argument("--eager-only", action="store_true", help="rl, gan: do not compile")
