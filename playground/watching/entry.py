@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from playground.probes.config import DIRECTION, DirectionConfig, GameConfig
+from playground.probes.config import DIRECTION, CurvatureConfig, DirectionConfig, GameConfig
+from playground.probes.curvature_probe import CurvatureProbe
 from playground.probes.direction import Direction
 from playground.probes.game_probe import GameProbe
 from playground.probes.noise_probe import NoiseProbe
@@ -137,5 +138,7 @@ def passes_of(kind: str, players: int) -> list[Pass]:
         return []
     game = GameConfig()
     own = [GameProbe(None, game.dense, game.vectors, game.steps)] if players > 1 else []
-    noise = [NoiseProbe(None)] if kind == "full" else []
-    return [*noise, TermGradients(None), *own]
+    deep: list[Pass] = []
+    if kind == "full":
+        deep = [NoiseProbe(None), CurvatureProbe(CurvatureConfig())]
+    return [*deep, TermGradients(None), *own]

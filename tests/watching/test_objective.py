@@ -322,4 +322,27 @@ def test_full_probes_measure_noise_and_direction(tmp_path):
         variance = found[iteration, "model", "variance"]  # of the batch's mean
         assert variance == pytest.approx(spread / 32, rel=1e-4)
     probes = {r["probe"] for r in playground.load(tmp_path / "run").measurements.to_pylist()}
-    assert probes == {"noise", "direction"}
+    assert probes == {"noise", "curvature", "direction"}
+
+
+def test_full_probes_measure_both_ends_of_the_hessian(tmp_path):
+    """Half the squared error of a linear model: H = X^T X / B at every update."""
+    model = nn.Linear(5, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x = torch.randn(64, 5, generator=torch.Generator().manual_seed(3)) * torch.arange(1.0, 6.0)
+    y = torch.ones(64)
+
+    def loss(model, batch):
+        return 0.5 * (model(batch).squeeze(-1) - y) ** 2
+
+    with playground.watch(model, optimizer, run_dir=tmp_path / "run", objective=loss,
+                          probes="full", passes_every=2, batch=x):  # fmt: skip
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss(model, x).mean().backward()
+            optimizer.step()
+    ends = np.linalg.eigvalsh((x.T @ x / 64).double().numpy())[[0, -1]]
+    found = measured(tmp_path / "run")
+    for iteration in (1, 3):
+        assert found[iteration, "model", "lambda_min"] == pytest.approx(ends[0], rel=1e-4)
+        assert found[iteration, "model", "lambda_max"] == pytest.approx(ends[1], rel=1e-4)
