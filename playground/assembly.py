@@ -1,7 +1,7 @@
 """From a configuration to a run's parts: problem, players, optimizers, engine, probes, session."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -117,8 +117,9 @@ def build_session(
     recorder: Recorder,
     reporter: Reporter,
     probes: Sequence[Probe | Pass] = (),
+    kind: Callable[..., Session] = Session,
 ) -> Session:
-    """Engine, probes and session of a run."""
+    """Engine, probes and session of a run; ``kind`` makes the session."""
     config = parts.config
     norms = None
     if config.probes.every:
@@ -142,7 +143,7 @@ def build_session(
         [*([norms] if norms is not None else []), *measuring], held=config.frozen,
         compiled=config.compile,
     )  # fmt: skip
-    session = Session(
+    session = kind(
         config, parts.members, parts.problem, parts.players, engine, norms, directory, recorder,
         reporter,
     )  # fmt: skip

@@ -4,13 +4,13 @@ import dataclasses
 import sys
 import time
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from playground import outside
+from playground import back, outside
 from playground.assembly import Parts, assemble, build_session
 from playground.composition import custom_overrides
 from playground.config import Config, compose, from_dict, to_dict, varied
@@ -64,6 +64,11 @@ def run(
     extensions = Extensions(problem, objectives or {}, tuple(probes))
     reporter = Reporter(quiet=quiet)
     with outside.offered(optimizers):
+        asked, overrides = back.split(overrides)
+        if asked is not None:
+            from playground.repeat import go_back  # which drives runs too
+
+            return go_back(asked, overrides, extensions, reporter)
         path, overrides = split(overrides)
         if path is not None:
             return resume(path, overrides, extensions, reporter)
@@ -123,8 +128,9 @@ def drive(
     *,
     resumed: bool = False,
     probes: Sequence[Probe | Pass] = (),
+    kind: Callable[..., Session] = Session,
 ) -> Run:
-    """Hold the directory's lock, run the session, finish the record."""
+    """Hold the directory's lock, run the session that ``kind`` makes, finish the record."""
     with directory.locked():
         attempts = list(directory.read_manifest().get("attempts", []))
         start = int(content["session"]["iteration"]) if content else (-1 if resumed else 0)
@@ -133,7 +139,7 @@ def drive(
         if resumed:
             drop_after(directory, start)
         recorder = Recorder(directory, attempt=len(attempts) - 1)
-        session = build_session(parts, directory, recorder, reporter, probes)
+        session = build_session(parts, directory, recorder, reporter, probes, kind)
         if content:
             session.load(dict(content))
         announce(parts, directory, session, reporter)
