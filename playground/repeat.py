@@ -40,6 +40,8 @@ NUMERIC = ("torch", "numpy", "gymnasium")
 class Repeat(Session):
     """A run again up to an iteration: nothing is evaluated, and it is saved at the end only."""
 
+    whole = False
+
     def __init__(self, until: int, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.until = until

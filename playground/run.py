@@ -163,7 +163,7 @@ def drive(
         finally:
             reporter.stop()
             trouble = close(session, directory, status, reason)
-            if status in ("finished", "failed") and not trouble:
+            if session.whole and status in ("finished", "failed") and not trouble:
                 conclude(directory, reporter)
     if trouble:
         raise RunFailed(trouble)

@@ -61,10 +61,12 @@ class Session:
     Attributes:
         iteration: completed iterations.
         every: {"evaluate": n, "checkpoint": n}, fixed after the first iteration.
+        whole: whether the records are of a run that rules about its course can judge.
         measuring: probes besides tier 0, set before the run.
         respond: measures best responses at evaluations, set before the run.
     """
 
+    whole: bool = True
     measuring: Sequence[Measuring | Passing] = ()
     respond: BestResponse | None = None
 
