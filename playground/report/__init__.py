@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = ["animate", "draw", "draw_all", "names"]
 
-HOMES = {"overview": "overview", "gradient_norms": "heatmap", "instruments": "instruments"}
-"""{figure: module} of the figures that every run may have."""
+HOMES = {"overview": "overview", "gradient_norms": "heatmap"}
+"""{figure: module} of the figures that every run has."""
 
 DOMAINS = ("landscape", "supervised", "gan", "rl")
 POLICY = ("policy_gradient",)
+INSTRUMENTS = ("noise", "curvature", "flow", "step", "direction")
+"""Probes of the sheet of instruments."""
 
 
 def names(run: "Run") -> list[str]:
@@ -34,7 +36,10 @@ def names(run: "Run") -> list[str]:
     domain = str(run.manifest.get("problem", "")).partition("/")[0]
     game = any((run.path / "arrays").glob("spectrum-*.npy"))
     own = [domain] if domain in DOMAINS else []
-    return [*HOMES, *(["game"] if game else []), *own, *(POLICY if domain == "rl" else [])]
+    probes = set(run.measurements["probe"].unique().to_pylist())
+    deep = ["instruments"] if probes & set(INSTRUMENTS) else []
+    policy = POLICY if domain == "rl" else ()
+    return [*HOMES, *(["game"] if game else []), *own, *policy, *deep]
 
 
 def draw(run: "Run", name: str = "overview") -> Path:

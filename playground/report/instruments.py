@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from playground.report import INSTRUMENTS
 from playground.report.curves import spread_text
 from playground.report.panels import Panel, draw, lowest
 from playground.report.text import title
 from playground.report.view import Series, View
-
-PROBES = ("noise", "curvature", "flow", "step", "direction")
 
 
 def figure(view: View) -> Figure | None:
@@ -22,7 +21,7 @@ def figure(view: View) -> Figure | None:
     found = {
         (player, probe): view.measured(player, probe)
         for player in ("", *view.players)
-        for probe in PROBES
+        for probe in INSTRUMENTS
     }
     if not any(found.values()):
         return None
