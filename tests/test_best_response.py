@@ -6,9 +6,9 @@ import torch
 from harness import SMALL_GAN, assert_same, final, quiet, resume, stop
 
 import playground
+from playground.assembly import assemble
 from playground.best_response import BATCHES, BestResponse
 from playground.config import compose
-from playground.run import assemble
 from playground.schema import ConfigError
 
 pytestmark = pytest.mark.usefixtures("without_figures")
