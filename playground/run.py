@@ -115,6 +115,8 @@ def resume(path: str, overrides: Sequence[str], extensions: Extensions, reporter
             raise ConfigError(f"problem: it has the players {sizes}, the run {before['players']}")
         for name, tensors in before.get("tensors", {}).items():
             check_layout(name, tensors, parts.players)
+        if content is None:
+            begin(config.snapshot, parts.problem, parts.players)
         directory.write_config(to_dict(parts.config))
     return drive(parts, directory, content[1] if content else None, reporter, resumed=True,
                  probes=extensions.probes)  # fmt: skip
