@@ -62,7 +62,8 @@ def test_a_run_killed_before_its_first_checkpoint_starts_there_again(tmp_path):
     first = quiet(GAN, tmp_path / "first")
     whole = quiet([*GAN, "seed=7", f"snapshot.run={first.path}"], tmp_path / "whole")
     killed = tmp_path / "killed"
-    killed.mkdir()
+    for folder in ("arrays", "checkpoints", "figures", "records", "snapshots"):
+        (killed / folder).mkdir(parents=True)
     for name in ("config.yaml", "manifest.json"):
         shutil.copy(whole.path / name, killed / name)
     manifest = json.loads((killed / "manifest.json").read_text())
