@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from playground.diagnosis import diagnose
     from playground.estimates import gradient_estimates
     from playground.game import Context, Evaluation, Move, Player, Problem
     from playground.games import Game
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
     from playground.record.reader import load
     from playground.run import run
     from playground.slices import landscape
+    from playground.videos import video
+    from playground.watching.entry import watch
 
 _HOMES = {
+    "diagnose": "playground.diagnosis",
     "run": "playground.run",
     "gradient_estimates": "playground.estimates",
     "landscape": "playground.slices",
     "load": "playground.record.reader",
+    "video": "playground.videos",
     "Context": "playground.game",
     "Evaluation": "playground.game",
     "Game": "playground.games",
@@ -36,11 +41,12 @@ _HOMES = {
     "Probe": "playground.probes.probe",
     "Problem": "playground.game",
     "Reading": "playground.probes.passes",
+    "watch": "playground.watching.entry",
 }
 
 __all__ = [
     "Context", "Evaluation", "Game", "Move", "Pass", "Player", "Probe", "Problem", "Reading",
-    "__version__", "gradient_estimates", "landscape", "load", "run",
+    "__version__", "diagnose", "gradient_estimates", "landscape", "load", "run", "video", "watch",
 ]  # fmt: skip
 
 

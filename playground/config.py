@@ -158,6 +158,8 @@ def from_dict(data: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: one line that names key, value and what is allowed.
     """
+    if data.get("watch"):
+        raise ConfigError("a watched loop: its model, data and course are in its own program")
     nodes = dict(data)
     plain = [field.name for field in dataclasses.fields(Config)]
     for key in nodes:

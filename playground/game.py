@@ -27,7 +27,8 @@ Params = Mapping[str, Mapping[str, Tensor]]
 """{player: {tensor: value}} of one member, every player's."""
 
 Batch = dict[str, Tensor]
-"""Named tensors with leading axis M; the key ``weight`` holds per-sample weights [M, B]."""
+"""Named tensors with leading axis M. The key ``weight`` holds per-sample weights [M, B]; the key
+``cluster`` says by equal integers [M, B] which samples are dependent, where any are."""
 
 Terms = dict[str, Tensor]
 """Named values of one member: per sample [B], or a scalar where samples do not separate."""
@@ -105,6 +106,8 @@ class Observation:
         learning_rate: float or [M, 1].
         index: how many updates the player has had, this one included.
         round_index: of the round within its iteration.
+        read: the tap where ``gradient`` was read; ``clipped`` in loops that clip in place, where
+            the raw gradient is gone and ``norm`` is all that is left of it.
     """
 
     player: str
@@ -118,9 +121,27 @@ class Observation:
     learning_rate: float | Tensor
     index: int
     round_index: int
+    read: str = "gradient"
 
 
 Observer = Callable[[Observation], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """Where an optimizer starts to oscillate on a quadratic, its preconditioner held.
+
+    It is stable while every eigenvalue of P^-1/2 (H + decay I) P^-1/2 lies in (0, limit).
+
+    Attributes:
+        limit: [M], in units of curvature under P.
+        decay: [M], coupled weight decay.
+        scale: [M, N], the diagonal of P; None is the identity.
+    """
+
+    limit: Tensor
+    decay: Tensor
+    scale: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from playground.randomness import stream_seed
+from playground.taps import conv, deconv, linear
 
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], type[nn.Module], float]] = {
     # function, module, gain of nn.init.calculate_gain
@@ -75,7 +76,7 @@ class MLP:
         activation, hidden = ACTIVATIONS[self.activation][0], x
         last = len(self.names) - 1
         for i, (weight, bias) in enumerate(self.names):
-            x = F.linear(hidden, tensors[weight], tensors[bias] if self.bias else None)
+            x = linear(hidden, tensors[weight], tensors[bias] if self.bias else None)
             if i < last:
                 hidden = activation(x)
         return hidden, x
@@ -228,18 +229,10 @@ class Stack:
         return nn.Sequential(*(layer.module() for layer in self.layers))
 
 
-def _conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.conv2d(x, weight, bias, stride=2, padding=1)
-
-
-def _deconv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
-
-
 _APPLIED: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "linear": F.linear,
-    "conv": _conv,
-    "deconv": _deconv,
+    "linear": linear,
+    "conv": conv,
+    "deconv": deconv,
 }
 
 

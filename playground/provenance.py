@@ -39,11 +39,18 @@ def manifest(
         "resume": getattr(problem, "resume", "exact"),
         "device": str(device),
         "threads": config.threads,
+        **environment(),
+        "attempts": [],
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit, machine and the time."""
+    return {
         "versions": {"python": platform.python_version(), **_versions(PACKAGES)},
         "commit": _commit(),
         "machine": platform.machine(),
         "started": now(),
-        "attempts": [],
     }
 
 

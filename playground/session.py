@@ -17,6 +17,7 @@ import torch
 
 from playground.best_response import BestResponse
 from playground.config import Config, Member, budget
+from playground.diagnosis.report import EVERY, KIND, news
 from playground.engine import Engine, Failure
 from playground.game import Player, Problem
 from playground.metriclog import MetricLog, Stamp
@@ -27,6 +28,7 @@ from playground.progress import Reporter
 from playground.record.arrays import save_array
 from playground.record.checkpoint import save_checkpoint, save_snapshot
 from playground.record.directory import RunDirectory
+from playground.record.reader import Run
 from playground.record.writer import Recorder
 
 EVALUATIONS, CHECKPOINTS = 20, 10
@@ -44,7 +46,9 @@ class RunFailed(Exception):
 
 
 class Interrupted(Exception):
-    """A signal ended the run after a checkpoint."""
+    """A signal ended the run, after a checkpoint where ``saved``."""
+
+    saved = True
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -57,10 +61,12 @@ class Session:
     Attributes:
         iteration: completed iterations.
         every: {"evaluate": n, "checkpoint": n}, fixed after the first iteration.
+        whole: whether the records are of a run that rules about its course can judge.
         measuring: probes besides tier 0, set before the run.
         respond: measures best responses at evaluations, set before the run.
     """
 
+    whole: bool = True
     measuring: Sequence[Measuring | Passing] = ()
     respond: BestResponse | None = None
 
@@ -92,6 +98,7 @@ class Session:
         self._reported: set[int] = set()
         self._signal: int | None = None
         self._array_warned = False
+        self.live = config.probes.name in ("standard", "full")
 
     @property
     def seconds(self) -> float:
@@ -105,6 +112,10 @@ class Session:
         living = ~self.engine.frozen.cpu().numpy()
         counts = self.counters()[self.key]
         return int(counts[living].max()) if living.any() else int(counts.max())
+
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.used() >= self.amount
 
     def counters(self) -> dict[str, np.ndarray]:
         """{counter: int64 [M]}; ``updates`` is the most-updated player's."""
@@ -128,9 +139,9 @@ class Session:
             if self.iteration == 0:
                 self._evaluate()
                 self._snapshot()
-            while self.used() < self.amount:
+            while not self.over():
                 self.iterate()
-                if self._signal is not None and self.used() < self.amount:
+                if self._signal is not None and not self.over():
                     self.save()
                     raise Interrupted(self._signal)
             self._arrows()
@@ -166,9 +177,11 @@ class Session:
             self.log.add(stamp, "", name, value)
             self.latest[name] = value
         self._check_failures(engine.settle())
-        done = self.used() >= self.amount
+        done = self.over()
         if done or self.iteration % (self.every["evaluate"] or 1) == 0:
             self._evaluate(final=done)
+        if self.live and self.iteration % (EVERY * (self.every["evaluate"] or 1)) == 0:
+            self._diagnose()
         if self.iteration & (self.iteration - 1) == 0:
             self._snapshot()
         if not done and self.iteration % (self.every["checkpoint"] or 1) == 0:
@@ -212,6 +225,13 @@ class Session:
         if better and score != self.best:
             self.best = score
             self._snapshot(best=True)
+
+    def _diagnose(self) -> None:
+        """Look at the records while the run runs; what is new becomes an event."""
+        self.flush()
+        for message, evidence in news(Run(self.directory.path)):
+            self.event(KIND, message, evidence=evidence)
+            self.reporter.say(f"  {message}")
 
     def _snapshot(self, *, best: bool = False) -> None:
         values = {name: player.parameters.values for name, player in self.players.items()}

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Timings, interleaved in one process: scripts/benchmark.py rl|gan|steppers|probes|start.
+"""Timings, interleaved in one process: scripts/benchmark.py rl|gan|steppers|probes|...
 
 Machines are shared and noisy, so both sides of a comparison take turns (A B A B ...) and the
 median of the pairwise ratios is quoted with its quartiles. One thread each.
@@ -7,7 +7,10 @@ median of the pairwise ratios is quoted with its quartiles. One thread each.
   rl      PPO on CartPole with CleanRL's hyperparameters against Stable-Baselines3 (extra bench)
   gan     the ring GAN against a hand-written PyTorch loop with fused Adam
   steppers  every game method on the ring GAN: gradient evaluations a second against direct's
-  probes  every domain with tier 0 on against off
+  probes  every domain with tier 0 on against off; what the noise probe adds to an update of a
+          784-1000-500-100-10 network, batch 128, with BackPACK beside it where it is installed
+  curvature  both ends of a Hessian's spectrum against curvlinops and eigsh (extra oracles)
+  watch   a plain PyTorch loop that is watched against one that is not
   start   seconds until help, an error, and the first update
 """
 
@@ -18,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 CLEANRL = ["experiment=cleanrl_cartpole", "budget.env_steps=500000000"]
@@ -28,12 +32,12 @@ Work = Callable[[], float]
 
 def session(overrides: Sequence[str], folder: Path) -> "object":
     """A running session with records and tier 0, as the command builds it."""
+    from playground.assembly import assemble, build_session
     from playground.config import compose
     from playground.progress import Reporter
     from playground.provenance import manifest
     from playground.record.directory import RunDirectory
     from playground.record.writer import Recorder
-    from playground.run import assemble, build_session
 
     directory = RunDirectory.create("benchmark", folder / f"run{len(list(folder.iterdir()))}")
     parts = assemble(compose([*overrides, "evaluate.every=1000000000",
@@ -222,6 +226,124 @@ def probes(pairs: int, folder: Path, compiled: bool) -> None:
         }
         show(f"{title}, {'compiled' if compiled else 'eager'}", interleave(sides, pairs),
              "probes=none", "iterations/s")  # fmt: skip
+    noise(4 * pairs)
+
+
+def noise(pairs: int) -> None:
+    """Norm, inner-product and orthogonality tests and noise scale, in updates of Adam's."""
+    import torch
+    from torch import nn
+
+    from playground.domains.supervised.objectives import classify
+    from playground.engine import Engine
+    from playground.game import Move, Player
+    from playground.nets import MLP
+    from playground.optim.chain import Optimizer
+    from playground.optim.config import Adam
+    from playground.parameters import Parameters
+    from playground.probes.noise_probe import NoiseProbe
+    from playground.probes.passes import Turn
+
+    torch.set_num_threads(1)
+    net = MLP((784, 1000, 500, 100, 10), "relu")
+    cpu = torch.device("cpu")
+    values = Parameters.build(lambda k: net.init(k, "model"), 1, cpu, torch.float32)
+    players = {"model": Player("model", values, net.module)}
+    engine = Engine(players, {"model": Optimizer(Adam(lr=1e-4), values.values)})
+    draw = torch.Generator().manual_seed(0)
+    x, y = torch.rand(128, 784, generator=draw), torch.randint(10, (128,), generator=draw)
+    move = Move("model", classify(net), {"input": x[None], "target": y[None]})
+    probe, turn = NoiseProbe(), Turn({"model": move}, engine.differentiate, players)
+
+    def update() -> float:
+        engine.play((move,))
+        return 1
+
+    def measured() -> float:
+        probe.measure(turn)
+        return 1
+
+    sides: dict[str, Work] = {"an update": update, "the noise probe": measured}
+    try:
+        from backpack import backpack, extend
+        from backpack.extensions import BatchGrad, BatchL2Grad
+    except ImportError:
+        print("BackPACK is not installed: pip install backpack-for-pytorch")
+    else:
+        module, loss = extend(net.module()), extend(nn.CrossEntropyLoss())
+
+        def norms() -> float:
+            module.zero_grad()
+            with backpack(BatchL2Grad()):
+                loss(module(x), y).backward()
+            return 1
+
+        def products() -> float:  # what the inner-product and orthogonality tests need besides
+            module.zero_grad()
+            with backpack(BatchGrad()):
+                loss(module(x), y).backward()
+            for tensor in module.parameters():
+                each = tensor.grad_batch.flatten(1)
+                each.square().sum(1), each @ tensor.grad.flatten()
+                del tensor.grad_batch
+            return 1
+
+        sides["BackPACK, norm test alone"] = norms
+        sides["BackPACK, all three tests"] = products
+    rates = interleave(sides, pairs)
+    print(f"\nNoise on an MLP of 1.3 million parameters, batch 128, one thread ({pairs} turns)")
+    for name, each in rates.items():
+        costs = [b / a for a, b in zip(each, rates["an update"], strict=True)]
+        low, middle, high = statistics.quantiles(costs, n=4)
+        print(f"  {name:<28} {1e3 / statistics.median(each):>8.1f} ms   "
+              f"{middle:.2f} updates [{low:.2f}, {high:.2f}]")  # fmt: skip
+
+
+def curvature(pairs: int, folder: Path, compiled: bool) -> None:
+    """Extreme eigenvalues of the digits MLP against curvlinops with SciPy's eigsh."""
+    from benchmark_curvature import compare
+
+    compare(pairs)
+
+
+def plain_loop(widths: Sequence[int], batch: int, updates: int) -> "tuple[object, object, Work]":
+    """An MLP, fused Adam and a slice of forward-backward-Adam updates."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    layers = [nn.Linear(a, b) for a, b in pairwise(widths)]
+    model = nn.Sequential(*[m for layer in layers for m in (layer, nn.ReLU())][:-1])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    x, y = torch.randn(batch, widths[0]), torch.randn(batch, widths[-1])
+
+    def work() -> float:
+        for _ in range(updates):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), y).backward()
+            optimizer.step()
+        return updates
+
+    return model, optimizer, work
+
+
+def watch(pairs: int, folder: Path, compiled: bool) -> None:
+    """A watched loop at the default cadence against the same loop alone: the bar is x0.97."""
+    import torch
+
+    import playground
+
+    torch.set_num_threads(1)
+    cases = {
+        "MLP 20-64-64-1, batch 64": ((20, 64, 64, 1), 64, 800),
+        "MLP 784-1000-500-100-10, batch 128": ((784, 1000, 500, 100, 10), 128, 80),
+        "MLP of 100M parameters, batch 256": ((5000,) * 5, 256, 8),
+    }
+    for number, (title, case) in enumerate(cases.items()):
+        sides = {"alone": plain_loop(*case)[2]}
+        model, optimizer, sides["watched"] = plain_loop(*case)
+        with playground.watch(model, optimizer, run_dir=folder / f"watch{number}"):
+            show(title, interleave(sides, pairs), "alone", "updates/s")
 
 
 FIRST_UPDATE = """
@@ -270,7 +392,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    kinds = {"rl": rl, "gan": gan, "steppers": steppers, "probes": probes, "start": start}
+    kinds = {"rl": rl, "gan": gan, "steppers": steppers, "probes": probes,
+             "curvature": curvature, "watch": watch, "start": start}  # fmt: skip
     parser.add_argument("kind", choices=kinds)
     parser.add_argument("--pairs", type=int, default=9, help="turns of every side (9)")
     parser.add_argument("--eager-only", action="store_true", help="rl, gan: do not compile")

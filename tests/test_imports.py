@@ -11,16 +11,17 @@ import pytest
 import playground
 
 ROOT = Path(playground.__file__).parent
-LEAVES = {"schema", "randomness", "products"}
+LEAVES = {"schema", "randomness", "products", "taps"}
 TYPES = {"game", "parameters", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {
     "schema": set(),
     "randomness": set(),
     "products": set(),
+    "taps": set(),
     "parameters": set(),
     "game": {"parameters"},
-    "nets": {"randomness"},
+    "nets": {"randomness", "taps"},
     "gradients": TYPES,
     "engine": {"optim", "gradients", *TYPES},
     "optim": {"optim", *TYPES},

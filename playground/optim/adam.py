@@ -65,6 +65,21 @@ class Adam:
             return self._fused_direction(value, state, at.count)
         return self._plain_direction(value, state, at.count)
 
+    def denominator(self, state: State, count: int | Tensor) -> tuple[Tensor, Hyper]:
+        """sqrt(u / (1 - beta2^t)) [M, N] and eps, of the last update."""
+        name = "largest_second_moment" if self._amsgrad else "second_moment"
+        correction = cast((1.0 - self._beta2**count) ** 0.5, state[name])
+        return state[name].sqrt() / correction, self._eps
+
+    def stability(self, state: State, count: int | Tensor) -> tuple[Hyper, Tensor]:
+        """See ``stability``: 2 (1 + beta1) / (1 - beta1), 38 at .9, bias corrections under P.
+
+        P = (1 - beta1^t) (sqrt(u / (1 - beta2^t)) + eps); Cohen et al. (2022), section 2.
+        """
+        root, eps = self.denominator(state, count)
+        scale = cast(1.0 - self._beta1**count, root) * (root + eps)
+        return cast(2.0 * (1.0 + self._beta1) / (1.0 - self._beta1), root), scale
+
     def _fused_direction(self, value: Tensor, state: State, count: int) -> Tensor:
         """The formula by ``torch._fused_adam_``, which takes the count as it is given."""
         largest = [state["largest_second_moment"]] if self._amsgrad else []

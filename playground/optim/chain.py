@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from playground.game import Stability
 from playground.optim import transforms
 from playground.optim.adam import Adam
 from playground.optim.config import (
@@ -30,6 +31,7 @@ from playground.optim.config import (
     variable_fields,
 )
 from playground.optim.schedules import factor
+from playground.optim.stability import stability
 from playground.optim.torch_adapter import TorchOptimizer
 from playground.optim.transforms import At, Geometry, Hyper, State, Transform
 from playground.optim.trust_region import NaturalGradient as NaturalStep
@@ -69,6 +71,7 @@ class Optimizer:
     Attributes:
         uses_norm: whether ``step`` can use the L2 norm of the raw gradient.
         uses_geometry: whether ``step`` needs the move's geometry.
+        chained: whether the chain multiplies by the learning rate; torch's classes do it inside.
 
     Raises:
         ValueError: a field of ``values`` cannot vary or is not [M].
@@ -90,7 +93,7 @@ class Optimizer:
         self._num_clips = len(clips)
         last = clips[-1] if clips else None
         self._norm_clip = last if isinstance(last, transforms.ClipByGlobalNorm) else None
-        self._scaled = not isinstance(config, Torch)
+        self.chained = not isinstance(config, Torch)
         self._project: Transform | None = None
         if config.project is not None or "project" in values:
             self._project = transforms.Project(hyper("project"))
@@ -166,7 +169,7 @@ class Optimizer:
             value = link(value, state, at)
             if index < self._num_clips:
                 clipped, at.norm = value, None
-        if self._scaled:
+        if self.chained:
             value = value * -(rate.to(self._dtype) if isinstance(rate, Tensor) else rate)
         if self._project is not None:
             value = self._project(value, {}, at)
@@ -211,6 +214,13 @@ class Optimizer:
         """The learning rate of an update."""
         return self._lr * factor(self._schedule, self._final, self._warmup, progress, count)
 
+    def stability(self, progress: float) -> Stability | None:
+        """How curved the objective may be before the next updates oscillate, where known."""
+        if not self.chained:
+            return None
+        rate = self.learning_rate(progress)
+        return stability(self._links, self._states, self._count, rate, self._members, self._device)
+
     def momentum(self) -> Tensor | None:
         """The running mean of gradients [M, N] that the chain keeps, None where it keeps none."""
         for state in self._states:
@@ -218,6 +228,18 @@ class Optimizer:
                 if name in state:
                     return state[name]
         return None
+
+    def denominator(self) -> tuple[Tensor, Hyper] | None:
+        """What the last update was divided by: root [M, N] and epsilon; None where by nothing."""
+        for link, state in zip(self._links, self._states, strict=True):
+            if isinstance(link, Adam | transforms.Adagrad | transforms.RMSprop):
+                return link.denominator(state, self._count)
+        return None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What each transform of the chain is: transforms of one kind can go on from a state."""
+        return tuple(getattr(link, "kind", type(link).__name__) for link in self._links)
 
     def state(self) -> dict[str, Any]:
         """Copies of everything that changes, as tensors and plain containers."""
@@ -234,7 +256,7 @@ class Optimizer:
         if len(links) != len(self._states):
             raise ValueError(f"the state has {len(links)} transforms, expected {len(self._states)}")
         for own, saved in zip(self._states, links, strict=True):
-            if self._scaled and own.keys() != saved.keys():
+            if self.chained and own.keys() != saved.keys():
                 raise ValueError(f"the state has {sorted(saved)}, expected {sorted(own)}")
             for name, tensor in saved.items():
                 expected = own[name].shape if name in own else (self._members, *tensor.shape[1:])

@@ -117,21 +117,24 @@ class AddWeightDecay:
 
     Before the direction it is L2 regularisation; after it, where the learning rate multiplies
     both, it is decoupled decay, as in Loshchilov and Hutter (2019), algorithm 2, line 12.
+
+    Attributes:
+        weight_decay: lambda.
     """
 
     def __init__(self, weight_decay: Hyper) -> None:
-        self._weight_decay = weight_decay
+        self.weight_decay = weight_decay
 
     def init(self, like: Tensor) -> State:
         """No state."""
-        self._weight_decay = cast(self._weight_decay, like)
+        self.weight_decay = cast(self.weight_decay, like)
         return {}
 
     def __call__(self, value: Tensor, state: State, at: At) -> Tensor:
         """The value with decay, a fresh tensor."""
-        if isinstance(self._weight_decay, Tensor):
-            return torch.addcmul(value, at.parameters, self._weight_decay)
-        return torch.add(value, at.parameters, alpha=self._weight_decay)
+        if isinstance(self.weight_decay, Tensor):
+            return torch.addcmul(value, at.parameters, self.weight_decay)
+        return torch.add(value, at.parameters, alpha=self.weight_decay)
 
 
 class Project:
@@ -176,6 +179,10 @@ class Momentum:
         """The velocity itself, which the next call overwrites."""
         return state["velocity"].mul_(self._momentum).add_(value)
 
+    def stability(self, state: State, count: int | Tensor) -> tuple[Hyper, None]:
+        """See ``stability``: 2 (1 + mu)."""
+        return 2.0 * (1.0 + self._momentum), None
+
 
 class Nesterov:
     """Nesterov momentum: v <- mu v + g, direction g + mu v, as ``torch.optim.SGD(nesterov=True)``.
@@ -196,6 +203,10 @@ class Nesterov:
         """The direction in scratch memory."""
         velocity = state["velocity"].mul_(self._momentum).add_(value)
         return torch.mul(velocity, self._momentum, out=self._scratch).add_(value)
+
+    def stability(self, state: State, count: int | Tensor) -> tuple[Hyper, None]:
+        """See ``stability``: 2 (1 + mu) / (1 + 2 mu)."""
+        return 2.0 * (1.0 + self._momentum) / (1.0 + 2.0 * self._momentum), None
 
 
 class Adagrad:
@@ -219,6 +230,15 @@ class Adagrad:
         total = state["sum"].addcmul_(value, value)
         scale = torch.sqrt(total, out=self._scratch).add_(self._eps)
         return torch.div(value, scale, out=scale)
+
+    def denominator(self, state: State, count: int | Tensor) -> tuple[Tensor, Hyper]:
+        """sqrt(s) [M, N] and eps, of the last update."""
+        return state["sum"].sqrt(), self._eps
+
+    def stability(self, state: State, count: int | Tensor) -> tuple[Hyper, Tensor]:
+        """See ``stability``: 2, under sqrt(s) + eps."""
+        root, eps = self.denominator(state, count)
+        return 2.0, root + eps
 
 
 class RMSprop:
@@ -264,6 +284,18 @@ class RMSprop:
         if "velocity" in state:
             return state["velocity"].mul_(self._momentum).add_(direction)
         return direction
+
+    def denominator(self, state: State, count: int | Tensor) -> tuple[Tensor, Hyper]:
+        """sqrt(s - a^2) [M, N] and eps, of the last update."""
+        square = state["square"]
+        if self._centered:
+            square = torch.addcmul(square, state["mean"], state["mean"], value=-1).clamp_(min=0.0)
+        return square.sqrt(), self._eps
+
+    def stability(self, state: State, count: int | Tensor) -> tuple[Hyper, Tensor]:
+        """See ``stability``: 2 (1 + mu), under sqrt(s - a^2) + eps."""
+        root, eps = self.denominator(state, count)
+        return 2.0 * (1.0 + self._momentum), root + eps
 
 
 class Optimism:

@@ -87,6 +87,11 @@ def noise(
     return found | {name: _jackknife(f, gram, dot, square) for name, f in COMPARED.items()}
 
 
+def pairwise_cosine(gram: Tensor) -> Measured:
+    """The quantity ``cosine`` of inner products [..., K, K]; its error needs 3 estimates."""
+    return _jackknife(OWN["cosine"], gram.double())
+
+
 @dataclass(frozen=True, slots=True)
 class _Sums:
     """Sums over the estimates that are in, [M, 1 + T] or with a last axis of those left out.
@@ -145,7 +150,7 @@ def _jackknife(
 
     Args:
         quantity: of sums.
-        gram: g_i.g_j [M, 1 + T, K, K].
+        gram: g_i.g_j [M, 1 + T, K, K], or other leading axes.
         dot: g_k.r [M, 1 + T, K].
         square: |r|^2 [M, 1 + T, K], the same for every k.
     """

@@ -15,7 +15,7 @@ Quantities, for a value v of n elements, its value w one update earlier, paramet
 What is undefined (a cosine with a zero vector, a ratio to zero parameters) is null.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +25,10 @@ from torch import Tensor
 
 from playground.game import Observation
 from playground.parameters import Layout
+from playground.probes.quantities import Table, measure
+
+Stamp = tuple[int, int, int]
+"""Iteration, update, round."""
 
 Sink = Callable[[dict[str, Any], dict[str, np.ndarray]], None]
 """Takes columns of the table ``gradients`` and masks of what is null."""
@@ -37,6 +41,17 @@ QUANTITIES = (
 VALUES = ("gradient", "previous_gradient", "update", "previous_update", "parameters")
 
 
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What clipping did to one update, each [M]; None where it is not known.
+
+    ``norm`` is what it left, and is None where that follows from the coefficient.
+    """
+
+    coefficient: Tensor | None
+    norm: Tensor | None = None
+
+
 @dataclass(slots=True)
 class _Player:
     """What the probe holds of one player between flushes."""
@@ -44,11 +59,13 @@ class _Player:
     layout: Layout
     ring: dict[str, Tensor] = field(default_factory=dict)
     slots: list[int] = field(default_factory=list)  # positions in ``stamps`` of the ring's rows
-    stamps: list[tuple[int, int, int]] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)  # where the gradient of each was read
+    stamps: list[Stamp] = field(default_factory=list)
     norms: list[Tensor] = field(default_factory=list)
-    coefficients: list[Tensor] = field(default_factory=list)
+    clips: dict[int, Clip] = field(default_factory=dict)  # by position in ``stamps``
     rates: list[float | Tensor] = field(default_factory=list)
     previous: tuple[Tensor, Tensor] | None = None
+    read: str = "gradient"  # where the previous gradient was read
 
 
 class Norms:
@@ -71,15 +88,44 @@ class Norms:
         player = self._players.get(seen.player)
         if player is None:
             player = self._players[seen.player] = _Player(seen.layout)
+        if seen.clip_coefficient is not None or seen.read == "clipped":
+            left = (
+                torch.linalg.vector_norm(seen.gradient, dim=1) if seen.read == "clipped" else None
+            )
+            player.clips[len(player.stamps)] = Clip(seen.clip_coefficient, left)
         player.stamps.append((self.iteration, seen.index, seen.round_index))
         player.norms.append(seen.norm)
-        if seen.clip_coefficient is not None:
-            player.coefficients.append(seen.clip_coefficient)
-        previous = player.previous
-        player.previous = (seen.gradient, seen.update)
-        window, place = divmod(seen.index, self.every)
-        if place == pick(self.seed, window, self.every):
+        previous, read = player.previous, player.read
+        player.previous, player.read = (seen.gradient, seen.update), seen.read
+        if self.due(seen.index):
+            if previous is not None and read != seen.read:  # another tap: nothing to compare with
+                previous = (torch.zeros_like(seen.gradient), previous[1])
             self._copy(player, seen, previous)
+
+    def due(self, index: int) -> bool:
+        """Whether a player's update is one of those that are measured in full."""
+        window, place = divmod(index, self.every)
+        return place == pick(self.seed, window, self.every)
+
+    def note(
+        self, name: str, layout: Layout, stamp: Stamp, norm: Tensor, clip: Clip | None = None
+    ) -> None:
+        """Take note of an update whose values nobody has: the raw gradient's norm [M] alone."""
+        player = self._players.setdefault(name, _Player(layout))
+        player.previous = None
+        if clip is not None:
+            player.clips[len(player.stamps)] = clip
+        player.stamps.append(stamp)
+        player.norms.append(norm)
+
+    def emit(
+        self, name: str, layout: Layout, stamp: Stamp, table: Table, tensors: Sequence[str] = ()
+    ) -> None:
+        """Rows that were measured elsewhere, of one update: quantities [1, M, 1 + tensors]."""
+        stamps = np.array([stamp], dtype=np.int64)
+        for tap, columns in table.items():
+            members = next(iter(columns.values())).shape[1]
+            self._emit(name, stamps, members, [tap], list(tensors) or ["", *layout.names], columns)
 
     def flush(self) -> None:
         """Measure what the rings hold and hand all rows to the sink."""
@@ -107,6 +153,7 @@ class Norms:
         old = previous or (torch.zeros_like(seen.gradient), torch.zeros_like(seen.update))
         values["previous_gradient"], values["previous_update"] = old
         player.slots.append(len(player.stamps) - 1)
+        player.reads.append(seen.read)
         player.rates.append(seen.learning_rate)
         size = seen.gradient.numel() * seen.gradient.element_size() * len(VALUES)
         if size > self.capacity:
@@ -131,26 +178,70 @@ class Norms:
         measured = np.zeros(len(stamps), dtype=bool)
         measured[player.slots] = True
         members = norms.shape[1]
-        self._emit(name, stamps[~measured], members, ["gradient"], [""], {"norm": norms[~measured]})
-        if player.coefficients:
-            coefficients = torch.stack(player.coefficients).cpu().numpy()
-            self._emit(name, stamps, members, ["clipped"], [""], {"clip_coefficient": coefficients})
+        clipped = np.array([read == "clipped" for read in player.reads], dtype=bool)
+        raw = measured.copy()
+        raw[player.slots] = ~clipped
+        self._emit(name, stamps[~raw], members, ["gradient"], [""], {"norm": norms[~raw]})
+        merged = set(np.array(player.slots, dtype=int)[clipped].tolist())
+        self._clips(name, player, stamps, merged)
         if player.slots:
-            count = len(player.slots)
-            # torch's threads split the sum of one row otherwise than the sums of several, and
-            # when a flush comes must not change a bit: one row is measured with a neighbour.
-            ring = {key: value[: max(count, 2)] for key, value in player.ring.items()}
-            table = {
-                tap: {key: rows[:count] for key, rows in columns.items()}
-                for tap, columns in measure(ring, player.layout).items()
+            self._measured(name, player, stamps[measured], norms[measured], clipped)
+        player.slots, player.reads, player.stamps, player.norms = [], [], [], []
+        player.clips, player.rates = {}, []
+
+    def _clips(self, name: str, player: _Player, stamps: np.ndarray, merged: set[int]) -> None:
+        """Whole-player rows of tap ``clipped`` where that tap was not measured in full."""
+        kinds: dict[tuple[bool, bool], list[int]] = {}
+        for place, clip in player.clips.items():
+            if place not in merged:
+                kind = (clip.coefficient is not None, clip.norm is not None)
+                kinds.setdefault(kind, []).append(place)
+        for places in kinds.values():
+            clips = [player.clips[place] for place in places]
+            values = {
+                "clip_coefficient": [c.coefficient for c in clips if c.coefficient is not None],
+                "norm": [c.norm for c in clips if c.norm is not None],
             }
-            table["gradient"]["norm"][..., 0] = norms[measured]
-            table["update"]["learning_rate"] = _rates(player.rates, members)
-            tensors = ["", *player.layout.names]
-            for tap, columns in table.items():
-                self._emit(name, stamps[measured], members, [tap], tensors, columns)
-        player.slots, player.stamps, player.norms = [], [], []
-        player.coefficients, player.rates = [], []
+            columns = {key: torch.stack(v).cpu().numpy() for key, v in values.items() if v}
+            members = player.norms[0].shape[0]
+            self._emit(name, stamps[places], members, ["clipped"], [""], columns)
+
+    def _measured(
+        self,
+        name: str,
+        player: _Player,
+        stamps: np.ndarray,
+        norms: np.ndarray,
+        clipped: np.ndarray,
+    ) -> None:
+        """Rows of the updates in the ring."""
+        count, members = norms.shape
+        # torch's threads split the sum of one row otherwise than the sums of several, and
+        # when a flush comes must not change a bit: one row is measured with a neighbour.
+        ring = {key: value[: max(count, 2)] for key, value in player.ring.items()}
+        table = {
+            tap: {key: rows[:count] for key, rows in columns.items()}
+            for tap, columns in measure(ring, player.layout).items()
+        }
+        table["gradient"]["norm"][~clipped, :, 0] = norms[~clipped]
+        table["update"]["learning_rate"] = _rates(player.rates, members)
+        tensors = ["", *player.layout.names]
+        for tap, coefficients, rows in self._taps(player, clipped):
+            columns = {key: kept[rows] for key, kept in table["gradient"].items()}
+            if coefficients:
+                columns["clip_coefficient"] = torch.stack(coefficients).cpu().numpy()
+            self._emit(name, stamps[rows], members, [tap], tensors, columns)
+        self._emit(name, stamps, members, ["update"], tensors, table["update"])
+
+    def _taps(
+        self, player: _Player, clipped: np.ndarray
+    ) -> Iterator[tuple[str, list[Tensor], np.ndarray]]:
+        """Where the ring's gradients were read: (tap, clip coefficients, bool [K])."""
+        yield "gradient", [], ~clipped
+        clips = [player.clips.get(place, Clip(None)).coefficient for place in player.slots]
+        known = clipped & np.array([clip is not None for clip in clips])
+        yield "clipped", [c for c, own in zip(clips, known, strict=True) if own], known  # type: ignore[misc]
+        yield "clipped", [], clipped & ~known
 
     def _emit(
         self,
@@ -176,80 +267,20 @@ class Norms:
             full = values if values.ndim == 3 else values[..., None]
             with np.errstate(over="ignore"):  # beyond float32 is a measured infinity
                 columns[key] = np.broadcast_to(full, shape).ravel().astype(np.float32)
-            if key in ("ratio", "cosine_previous", "alignment"):
+            if key in ("ratio", "cosine_previous", "alignment", "learning_rate"):
                 null[key] = np.isnan(columns[key])
         self.sink(columns, null)
 
 
-def measure(ring: Mapping[str, Tensor], layout: Layout) -> dict[str, dict[str, np.ndarray]]:
-    """Measure values [K, M, N]; {tap: {quantity: [K, M, 1 + tensors]}}, whole player first."""
-    g, u, p = ring["gradient"], ring["update"], ring["parameters"]
-    v, w = ring["previous_gradient"], ring["previous_update"]
-    scratch = torch.empty_like(g)  # one buffer: fresh pages cost more than the arithmetic
-    squares = {
-        name: _per_tensor(torch.mul(a, b, out=scratch), layout)
-        for name, (a, b) in {
-            "gg": (g, g), "uu": (u, u), "pp": (p, p), "vv": (v, v), "ww": (w, w),
-            "gv": (g, v), "uw": (u, w), "ug": (u, g),
-        }.items()
-    }  # fmt: skip
-    root = {key: np.sqrt(squares[key]) for key in ("gg", "uu", "pp", "vv", "ww")}
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return {
-            "gradient": {
-                **_sizes(g, root["gg"], layout, scratch),
-                "cosine_previous": squares["gv"] / (root["gg"] * root["vv"]),
-            },
-            "update": {
-                **_sizes(u, root["uu"], layout, scratch),
-                "parameter_norm": root["pp"],
-                "ratio": np.where(root["pp"] > 0, root["uu"] / root["pp"], np.nan),
-                "cosine_previous": squares["uw"] / (root["uu"] * root["ww"]),
-                "alignment": -squares["ug"] / (root["uu"] * root["gg"]),
-            },
-        }
-
-
-def _sizes(
-    value: Tensor, norm: np.ndarray, layout: Layout, scratch: Tensor
-) -> dict[str, np.ndarray]:
-    """Quantities of one tap that need the value alone."""
-    sizes = np.array([layout.size, *layout.sizes])
-    absolute = torch.abs(value, out=scratch)
-    peaks = [part.amax(-1) for part in torch.split(absolute, list(layout.sizes), dim=-1)]
-    top = torch.stack(peaks, dim=-1).cpu().numpy()
-    top = np.concatenate([top.max(-1, keepdims=True), top], axis=-1)
-    mean = _per_tensor(absolute, layout) / sizes
-    if np.isfinite(norm[..., 0]).all():
-        nonfinite = np.zeros_like(norm)
-        zeros = sizes - _per_tensor(
-            torch.sign(absolute, out=scratch), layout
-        )  # far faster than counting
-    else:
-        nonfinite = _per_tensor((~torch.isfinite(value)).to(value.dtype), layout)
-        zeros = _per_tensor((value == 0).to(value.dtype), layout)
-    return {
-        "norm": norm,
-        "mean_abs": mean,
-        "max_abs": top,
-        "zero_share": zeros / sizes,
-        "nonfinite": nonfinite,
-    }
-
-
-def _per_tensor(value: Tensor, layout: Layout) -> np.ndarray:
-    """Sums per tensor [K, M, 1 + tensors] in float64, the whole player's first."""
-    parts = [part.sum(-1) for part in torch.split(value, list(layout.sizes), dim=-1)]
-    values = torch.stack(parts, dim=-1).to(torch.float64).cpu().numpy()
-    return np.concatenate([values.sum(-1, keepdims=True), values], axis=-1)
-
-
 def _rates(rates: list[float | Tensor], members: int) -> np.ndarray:
-    """Learning rates [K, M, 1]."""
-    rows = [np.full(members, rate) if isinstance(rate, float) else rate for rate in rates]
-    return np.stack(
-        [row.reshape(-1).cpu().numpy() if isinstance(row, Tensor) else row for row in rows]
-    )[..., None]
+    """Learning rates [K, M, 1], or [K, M, 1 + tensors] where one update's differ by tensor."""
+    rows = [
+        np.full((members, 1), rate) if isinstance(rate, float) else
+        rate.reshape(members, -1).cpu().numpy()
+        for rate in rates
+    ]  # fmt: skip
+    width = max(row.shape[1] for row in rows)
+    return np.stack([np.broadcast_to(row, (members, width)) for row in rows])
 
 
 def pick(seed: int, window: int, every: int) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from playground.game import Gradient, Move, Player, Round
+from playground.game import Gradient, Move, Player, Round, Stability
 from playground.probes.probe import Sink
 
 Key = str | tuple[str, str] | tuple[str, str, str]
@@ -36,6 +36,14 @@ class Differentiate(Protocol):
         """The gradient of a move by its mover, here or where ``at`` {player: [M, N]} says."""
 
 
+Line = Callable[[str], Stability | None]
+"""player -> its optimizer's stability line, None where it has none."""
+
+
+def no_line(player: str) -> None:
+    """Of optimizers that nobody knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What a pass sees.
@@ -44,11 +52,13 @@ class Turn:
         moves: {player: its move}, in the players' order; batches are not to be written to.
         gradient: of any of them, anywhere.
         players: {player: parameters and their layout}, not to be written to.
+        stability: of a player's optimizer, before its next update.
     """
 
     moves: Mapping[str, Move]
     gradient: Differentiate
     players: Mapping[str, Player]
+    stability: Line = no_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +69,13 @@ class Reading:
         values: {key: [M]}.
         stderr: {key: [M]}, of those that are estimates.
         arrays: {name: [M, ...]} for pictures.
+        notes: what should be known of the values, or why there are none; each becomes an event.
     """
 
     values: Mapping[Key, Tensor]
     stderr: Mapping[Key, Tensor] = field(default_factory=dict)
     arrays: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 class Pass(ABC):
@@ -95,6 +107,9 @@ class Pass(ABC):
 Keep = Callable[[str, int, np.ndarray], Any]
 """(name, iteration, array): where arrays go."""
 
+Note = Callable[[int, str], Any]
+"""(iteration, message): where notes go."""
+
 
 class Passing:
     """Calls a pass when it is due and keeps what it returns until the flush.
@@ -102,6 +117,7 @@ class Passing:
     Attributes:
         iteration: set by the run before each iteration; stamped on every row.
         cadence: of evaluations, set by the run, for passes without one of their own.
+        only: the one iteration that is measured, None for all that the cadence names.
     """
 
     def __init__(
@@ -112,10 +128,14 @@ class Passing:
         updates: Callable[[str], int],
         sink: Sink,
         keep: Keep,
+        note: Note = lambda iteration, message: None,
+        stability: Line = no_line,
     ) -> None:
         self.probe, self.players, self.gradient = probe, players, gradient
+        self.note, self.stability = note, stability
         self.updates, self.sink, self.keep = updates, sink, keep
         self.iteration, self.cadence = 0, 1
+        self.only: int | None = None
         self._seen: dict[str, Move] = {}
         self._seen_at = 0
         self._done = 0  # the last iteration that was measured
@@ -124,8 +144,7 @@ class Passing:
 
     def __call__(self, moves: Round) -> None:
         """Measure before this round, where it is due."""
-        every = self.probe.every or self.cadence
-        if self._done == self.iteration or (self.iteration - 1) % every:
+        if self._done == self.iteration or not self.due():
             return
         if self._seen_at != self.iteration:
             self._seen, self._seen_at = {}, self.iteration
@@ -134,15 +153,28 @@ class Passing:
         if len(self._seen) < len(self.players):
             return
         self._done = self.iteration
-        begun = time.perf_counter()
         seen = {name: self._seen[name] for name in self.players}
-        reading = self.probe.measure(Turn(seen, self.gradient, self.players))
-        cost = 1e3 * (time.perf_counter() - begun)
         self._seen = {}
+        turn = Turn(seen, self.gradient, self.players, self.stability)
+        self._timed(lambda: self.probe.measure(turn))
+
+    def due(self) -> bool:
+        """Whether this iteration is measured."""
+        if self.only is not None:
+            return self.iteration == self.only
+        return (self.iteration - 1) % (self.probe.every or self.cadence) == 0
+
+    def _timed(self, measure: Callable[[], Reading], update: int | None = None) -> None:
+        """Keep what a measurement returns; of an update where it is not the coming one."""
+        begun = time.perf_counter()
+        reading = measure()
+        cost = 1e3 * (time.perf_counter() - begun)
         for key, value in reading.values.items():
-            self._take(key, value, reading.stderr.get(key), cost)
+            self._take(key, value, reading.stderr.get(key), cost, update)
         for name, array in reading.arrays.items():
             self.keep(name, self.iteration, array.detach().cpu().numpy())
+        for message in reading.notes:
+            self.note(self.iteration, message)
 
     def flush(self) -> None:
         """Hand everything measured to the sink."""
@@ -167,8 +199,10 @@ class Passing:
         self.sink(columns, {"stderr": np.isnan(errors.ravel())})
         self._stamps, self._values = [], []
 
-    def _take(self, key: Key, value: Tensor, error: Tensor | None, cost: float) -> None:
-        """Stamp one quantity; its update is the one that the player is about to make."""
+    def _take(
+        self, key: Key, value: Tensor, error: Tensor | None, cost: float, update: int | None
+    ) -> None:
+        """Stamp one quantity; its update is the one that the player is about to make, or given."""
         whole = (key,) if isinstance(key, str) else key
         player = "" if len(whole) == 1 else whole[0]
         tensor = whole[1] if len(whole) == 3 else ""
@@ -180,6 +214,6 @@ class Passing:
                 f"expected {members}, one value a member"
             )
         ahead = self.players if not player else (player,)
-        update = 1 + max(self.updates(name) for name in ahead)
+        update = update or 1 + max(self.updates(name) for name in ahead)
         self._stamps.append((self.iteration, update, player, tensor, quantity, cost))
         self._values.append((value.detach().clone(), None if error is None else error.detach()))

@@ -4,6 +4,8 @@
     gradient_norms   tensor x update heat map, a panel a player; any run with tier 0
     game             flow, paths and eigenvalues; runs that measured the game
     landscape, supervised, gan, rl    the picture of the domain
+    instruments      noise, curvature, flow, step, direction; runs that measured any
+    policy_gradient  terms, epochs, KL; policy-gradient runs whose passes were measured
     animation        a GIF of training; GANs, and only when asked for
 
 Several runs side by side are in ``playground.report.compare`` (``scripts/report.py``).
@@ -24,13 +26,20 @@ HOMES = {"overview": "overview", "gradient_norms": "heatmap"}
 """{figure: module} of the figures that every run has."""
 
 DOMAINS = ("landscape", "supervised", "gan", "rl")
+POLICY = ("policy_gradient",)
+INSTRUMENTS = ("noise", "curvature", "flow", "step", "direction")
+"""Probes of the sheet of instruments."""
 
 
 def names(run: "Run") -> list[str]:
     """The figures that a run may have, given its domain and what was measured."""
     domain = str(run.manifest.get("problem", "")).partition("/")[0]
     game = any((run.path / "arrays").glob("spectrum-*.npy"))
-    return [*HOMES, *(["game"] if game else []), *([domain] if domain in DOMAINS else [])]
+    own = [domain] if domain in DOMAINS else []
+    probes = set(run.measurements["probe"].unique().to_pylist())
+    deep = ["instruments"] if probes & set(INSTRUMENTS) else []
+    policy = POLICY if domain == "rl" else ()
+    return [*HOMES, *(["game"] if game else []), *own, *policy, *deep]
 
 
 def draw(run: "Run", name: str = "overview") -> Path:

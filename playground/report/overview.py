@@ -33,9 +33,9 @@ ENTRIES = 6
 
 def figure(view: View) -> Figure | None:
     """Draw the overview; None while nothing was recorded."""
-    if not len(view.metrics):
-        return None
     measured = len(view.gradients) > 0
+    if not len(view.metrics) and not measured:
+        return None
     rows = 3 if measured else 1
     sheet = Sheet.make(
         title(view), subtitle(view), caption(view, measured=measured), body=3.0 * rows

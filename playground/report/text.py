@@ -35,6 +35,8 @@ METRICS = {
     "approx_kl": "approximate KL, nats",
     "clip_fraction": "share of clipped ratios",
     "explained_variance": "explained variance",
+    "explained_variance/held_out": "explained variance on evaluation episodes",
+    "value_error": "error of the critic on evaluation episodes, RMS",
 }
 """What the axes call a metric, with its unit; other names stand as they are."""
 
@@ -112,8 +114,10 @@ def subtitle(view: View) -> str:
 
 def last_iteration(view: View) -> int:
     """The last iteration that left a record."""
-    iterations = view.metrics["iteration"]
-    return int(iterations.max()) if len(iterations) else 0
+    tables = [view.metrics] if len(view.metrics) else []
+    if view.config.get("watch") or not tables:  # a watched loop may log nothing, or end unlogged
+        tables.append(view.gradients)
+    return max((int(t["iteration"].max()) for t in tables if len(t)), default=0)
 
 
 def result_text(values: Any) -> str:

@@ -145,6 +145,11 @@ class View:
         return Columns(self.run.gradients)
 
     @cached_property
+    def measurements(self) -> Columns:
+        """The table ``measurements``."""
+        return Columns(self.run.measurements)
+
+    @cached_property
     def events(self) -> list[dict[str, Any]]:
         """Rows of the table ``events``."""
         rows: list[dict[str, Any]] = self.run.events.to_pylist()
@@ -194,6 +199,19 @@ class View:
         update, member = self.gradients["update"][rows], self.gradients["member"][rows]
         keys, values = pivot(update, member, value, len(self.members))
         return Series(self.position(player, keys), values)
+
+    def measured(self, player: str, probe: str) -> dict[str, Series]:
+        """{quantity: series over iterations} of a probe's whole-player rows."""
+        table = self.measurements
+        own = table.where(player=player, probe=probe, tensor="") if len(table) else np.empty(0)
+        found = {}
+        for quantity in table.names("quantity") if own.any() else ():
+            rows = own & table.where(quantity=quantity)
+            if rows.any():
+                iteration, member = table["iteration"][rows], table["member"][rows]
+                values = pivot(iteration, member, table["value"][rows], len(self.members))
+                found[quantity] = Series(*values)
+        return found
 
     def position(self, player: str, updates: Array) -> Array:
         """Where updates of a player stand on the axis of iterations."""

@@ -13,6 +13,7 @@ sampling), N episodes.
 import numpy as np
 
 from playground.domains.rl.environments import Factory
+from playground.domains.rl.held_out import HeldOut
 from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.policies import Actor, Policy
 from playground.game import Evaluation
@@ -48,6 +49,7 @@ class Evaluator:
         act: Actor,
         normaliser: Normaliser | None = None,
         memory: np.ndarray | None = None,
+        held_out: HeldOut | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns and lengths [M, P, episodes] of complete episodes, raw.
 
@@ -56,6 +58,7 @@ class Evaluator:
             act: acts with it.
             normaliser: of observations; its statistics stay as they are.
             memory: 0 [M, P L, H] for a recurrent policy.
+            held_out: keeps what the sampling policy saw and got.
         """
         shape, lanes, space = self.quota.shape, self.lanes, self.factory.actions
         self.environments.streams = self._streams()
@@ -68,9 +71,9 @@ class Evaluator:
         while (played < self.quota).any():
             if step % AHEAD == 0:
                 ahead = policy.noise(noise, AHEAD, lanes)
-            seen = observation.reshape(*shape, -1)
-            if normaliser is not None:
-                seen = normaliser.apply(seen)
+            seen = self._seen(observation, normaliser)
+            if held_out is not None:
+                held_out.see(seen[:, lanes:])
             if memory is None:
                 greedy = act(seen[:, :lanes], None)
                 sampled = act(seen[:, lanes:], ahead[step % AHEAD])
@@ -82,13 +85,25 @@ class Evaluator:
             observation, reward, terminated, truncated = self.environments.advance(
                 policy.environment(action)
             )
+            if held_out is not None:
+                live = ~ended & (played < self.quota)
+                gained = reward if normaliser is None else normaliser.scaled(reward.reshape(shape))
+                parts = (gained, terminated, truncated, live)
+                held_out.step(*(part.reshape(shape)[:, lanes:] for part in parts))
             index = (member, lane, played)
             returns[index] += reward.reshape(shape)
             lengths[index] += ~ended
             ended = (terminated | truncated).reshape(shape)
             played += ended
             step += 1
+        if held_out is not None:
+            held_out.see(self._seen(observation, normaliser)[:, lanes:])
         return self._complete(returns), self._complete(lengths)
+
+    def _seen(self, observation: np.ndarray, normaliser: Normaliser | None) -> np.ndarray:
+        """What policies see [M, P L, D]."""
+        rows = observation.reshape(*self.quota.shape, -1)
+        return rows if normaliser is None else normaliser.apply(rows)
 
     def _streams(self) -> list[np.random.Generator]:
         """One stream per member and policy, shared by its lanes: both get the same episodes."""

@@ -156,10 +156,16 @@ class Normaliser:
             return reward
         self.returns = np.where(valid, self.gamma * self.returns + reward, self.returns)
         self.gained.update(self.returns[..., None], valid)
-        scaled: np.ndarray = reward / self.gained.deviation()
-        np.clip(scaled, -self.clip_rewards, self.clip_rewards, out=scaled)
         self.returns[done] = 0
-        return scaled.astype(reward.dtype)
+        return self.scaled(reward)
+
+    def scaled(self, reward: np.ndarray) -> np.ndarray:
+        """Scale rewards [M, E]; nothing is taken in."""
+        if not self.rewards:
+            return reward
+        result: np.ndarray = reward / self.gained.deviation()
+        np.clip(result, -self.clip_rewards, self.clip_rewards, out=result)
+        return result.astype(reward.dtype)
 
     def state(self) -> dict[str, Any]:
         """Plain containers for ``load_state``."""

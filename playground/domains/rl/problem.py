@@ -12,12 +12,13 @@ from playground.domains.rl.batches import explained_variance, minibatches, momen
 from playground.domains.rl.config import MinibatchConfig, RLConfig
 from playground.domains.rl.environments import Factory
 from playground.domains.rl.evaluation import Evaluator, evaluation
+from playground.domains.rl.held_out import HeldOut, value_error
 from playground.domains.rl.networks import as_module, make_network, make_policy
 from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.objectives import OLD
 from playground.domains.rl.policies import Statistics
 from playground.domains.rl.recurrent import Recurrent, pack
-from playground.domains.rl.rollout import Collector, Rollout, advantages
+from playground.domains.rl.rollout import Collector, Rollout, advantages, segments
 from playground.game import Batch, Context, Evaluation, Move, Objective, Player, Problem, Round
 from playground.parameters import Parameters
 from playground.randomness import Streams, generator_states, generators, load_generator_states
@@ -96,11 +97,23 @@ class PolicyGradient(Problem):
         if self._evaluator is None:
             episodes = self.config.evaluation_episodes
             self._evaluator = Evaluator(self.factory, self.context.seeds, episodes)
+        held_out = HeldOut() if self.critic else None
         returns, lengths = self._evaluator.play(
             self.policy, self.act, self.collector.normaliser,
-            self.blank(2 * self._evaluator.lanes),
+            self.blank(2 * self._evaluator.lanes), held_out,
         )  # fmt: skip
-        return evaluation(returns, lengths, self.factory.threshold)
+        result = evaluation(returns, lengths, self.factory.threshold)
+        if held_out is not None:
+            rollout = held_out.rollout()
+            values = self.values(rollout.observation)
+            result.metrics.update(value_error(rollout, values, self.algorithm.gamma))
+        return result
+
+    @property
+    def critic(self) -> bool:
+        """Whether a value network without a memory is trained."""
+        learned = getattr(self.algorithm, "baseline", "learned") == "learned"
+        return learned and self.config.memory is None
 
     def state(self) -> dict[str, Any]:
         """Environments, streams and recent episodes."""
@@ -188,6 +201,7 @@ class PolicyGradient(Problem):
             "target": advantage + values[:-1],
             "value": values[:-1],
             "weight": rollout.valid.astype(np.float32),
+            "cluster": segments(rollout),
         }
         batch = {"observation": seen} | {name: self.rows(a) for name, a in arrays.items()}
         statistics = self.statistics(seen)

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from playground.nets import MLP, initial_weight
 from playground.randomness import stream_seed
+from playground.taps import linear
 
 OWNERS = 2
 """Networks with a memory of their own: policy and value."""
@@ -98,10 +98,10 @@ class Recurrent:
         steps = torch.unflatten(rows[..., : -OWNERS * units], -1, (-1, self.inputs + 1))
         keep = steps[..., -1:].unbind(-2)
         weight, recurrent, bias, recurrent_bias = (tensors[name] for name in self.names)
-        gates, new = torch.split(F.linear(steps[..., :-1], weight, bias), [2 * units, units], -1)
+        gates, new = torch.split(linear(steps[..., :-1], weight, bias), [2 * units, units], -1)
         result = []
         for gate, candidate, kept in zip(gates.unbind(-2), new.unbind(-2), keep, strict=True):
-            memory = unit(gate, candidate, F.linear(memory, recurrent, recurrent_bias), memory)
+            memory = unit(gate, candidate, linear(memory, recurrent, recurrent_bias), memory)
             result.append(memory)
             memory = memory * kept
         return torch.stack(result, dim=-2)
@@ -110,8 +110,8 @@ class Recurrent:
         """The memory [..., H] after one observation [..., D]."""
         weight, recurrent, bias, recurrent_bias = (tensors[name] for name in self.names)
         sizes = [2 * self.units, self.units]
-        gate, candidate = torch.split(F.linear(x, weight, bias), sizes, -1)
-        return unit(gate, candidate, F.linear(memory, recurrent, recurrent_bias), memory)
+        gate, candidate = torch.split(linear(x, weight, bias), sizes, -1)
+        return unit(gate, candidate, linear(memory, recurrent, recurrent_bias), memory)
 
     def init(self, seed: int, purpose: str) -> dict[str, Tensor]:
         """Initial tensors, drawn in float64 from the stream (seed, purpose + tensor)."""

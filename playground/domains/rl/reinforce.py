@@ -7,7 +7,7 @@ import numpy as np
 from playground.domains.rl.config import ReinforceConfig, RLConfig
 from playground.domains.rl.objectives import reinforce, value_error
 from playground.domains.rl.problem import PolicyGradient
-from playground.domains.rl.rollout import Rollout, returns_to_go
+from playground.domains.rl.rollout import Rollout, returns_to_go, segments
 from playground.game import Batch, Move, Outcomes, Round
 from playground.schema import ConfigError
 
@@ -33,7 +33,10 @@ class Reinforce(PolicyGradient):
         target = returns_to_go(rollout, self.algorithm.gamma)
         yield (Move("policy", self.policy_objective, self.episodes(rollout, target, mask)),)
         if self.algorithm.baseline == "learned":
-            arrays = {"observation": rollout.observation[:-1], "target": target, "weight": mask}
+            arrays = {
+                "observation": rollout.observation[:-1], "target": target, "weight": mask,
+                "cluster": segments(rollout),
+            }  # fmt: skip
             rows = {name: self.rows(array) for name, array in arrays.items()}
             for _ in range(self.algorithm.value_updates):
                 yield (Move("value", self.value_objective, rows),)

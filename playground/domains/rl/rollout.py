@@ -180,6 +180,14 @@ class Collector:
             self.memory[:] = state["memory"].numpy()
 
 
+def segments(rollout: Rollout) -> np.ndarray:
+    """Which rows are dependent, int64 [T, M, E]: an environment's steps, cut at episode ends."""
+    ended = np.cumsum(rollout.done, axis=0) - rollout.done  # episodes before the row
+    environment = np.arange(rollout.reward.shape[2], dtype=np.int64)
+    result: np.ndarray = ended + (environment << 32)  # whatever the rollout's length
+    return result
+
+
 def advantages(rollout: Rollout, values: np.ndarray, gamma: float, gae_lambda: float) -> np.ndarray:
     """Generalised advantage estimates [T, M, E] in the values' precision.
 

@@ -35,7 +35,7 @@ class TRPO(PolicyGradient):
         if self.algorithm.normalize_advantage:
             batch["advantage"] = normalize(batch["advantage"], batch["weight"])
         yield (Move("policy", self.surrogate, batch, divergence=self.divergence),)
-        rows = {name: batch[name] for name in ("observation", "target", "weight")}
+        rows = {name: batch[name] for name in ("observation", "target", "weight", "cluster")}
         for _ in range(self.algorithm.value_epochs):
             for minibatch in minibatches(
                 rows, self.shuffle, self.algorithm.batch_size, length=self.length

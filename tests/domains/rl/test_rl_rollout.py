@@ -6,7 +6,7 @@ from scipy import stats
 
 from playground.domains.rl.environments import Factory
 from playground.domains.rl.policies import Categorical, host_forward
-from playground.domains.rl.rollout import Collector, advantages, returns_to_go
+from playground.domains.rl.rollout import Collector, advantages, returns_to_go, segments
 from playground.nets import MLP
 from playground.randomness import generators
 
@@ -43,6 +43,17 @@ def mixture(rollout, values, gamma, lam, t, m, e):
         weight = lam ** (n - 1) * (1 if t + n - 1 == last else 1 - lam)
         total += weight * (collected + ahead - float(values[t, m, e]))
     return total
+
+
+def test_segments_are_an_environment_s_steps_to_the_same_end():
+    rollout, _ = random_rollout(seed=1, dtype=np.float64)
+    cluster = segments(rollout)
+    steps, members, num_envs = cluster.shape
+    for m in range(members):
+        ends = {(t, e): (e, episode_ends(rollout, t, m, e)) for t in range(steps)
+                for e in range(num_envs)}  # fmt: skip
+        pairs = {(ends[t, e], int(cluster[t, m, e])) for t, e in ends}
+        assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs}) > num_envs
 
 
 @pytest.mark.parametrize(("gamma", "lam"), CASES)

@@ -1,0 +1,53 @@
+"""Where findings go: events while a run runs, ``diagnosis.json`` and words when it has ended."""
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from playground.diagnosis import RULES, Finding, diagnose, grouped
+from playground.record.atomic import write_atomic
+from playground.record.text import dump_json
+
+if TYPE_CHECKING:
+    from playground.record.reader import Run
+
+KIND = "diagnosis"
+"""Of the rows in ``events``."""
+
+EVERY = 4
+"""Evaluations from one look to the next while a run runs (ours: a look reads all records)."""
+
+
+def news(run: "Run") -> list[tuple[str, str]]:
+    """(message, evidence) of the rules that have findings and were not yet an event."""
+    known = {
+        str(row["message"]).partition(":")[0]
+        for row in run.events.to_pylist()
+        if row["kind"] == KIND
+    }
+    members = len(run.members)
+    return [
+        (short(rule, found, members), "; ".join(f.evidence for f in found[:3]))
+        for rule, found in grouped(diagnose(run)).items()
+        if rule not in known
+    ]
+
+
+def conclude(run: "Run") -> list[str]:
+    """Write ``diagnosis.json`` and give the findings as short lines."""
+    found = diagnose(run)
+    write_atomic(run.path / "diagnosis.json", dump_json(content(found)))
+    members = len(run.members)
+    return [short(rule, of_rule, members) for rule, of_rule in grouped(found).items()]
+
+
+def content(found: list[Finding]) -> dict[str, Any]:
+    """The findings as plain containers, and the rules that were asked."""
+    return {"rules": list(RULES), "findings": [dataclasses.asdict(finding) for finding in found]}
+
+
+def short(rule: str, found: list[Finding], members: int) -> str:
+    """One line: the rule, whom it concerns, since when, the evidence of the earliest."""
+    first = min(found, key=lambda f: f.began)
+    who = f" in {len(found)} of {members} members" if members > 1 else ""
+    player = f", {first.player}" if first.player else ""
+    return f"{rule}:{who}{player} from iteration {first.began:.0f}: {first.evidence}"

@@ -1,0 +1,143 @@
+"""The optimizer's own doing measured in a run; the functions are in ``step``."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from playground.game import Gradient, Move, Observation, Round
+from playground.probes.passes import Differentiate, Key, Passing, Reading
+from playground.probes.step import QUANTILES, magnitudes, quantiles, step_length
+
+
+class Divides(Protocol):
+    """What the probe asks of an optimizer."""
+
+    def denominator(self) -> tuple[Tensor, float | Tensor] | None:
+        """Root [M, N] and epsilon of what the gradient was divided by; None without."""
+
+
+class StepProbe:
+    """One update of every player: what it promised, what it did, how far, at which rates.
+
+    Quantities of a player, see ``step``:
+
+        predicted_change, actual_change    of the loss, on the update's own batch
+        change_ratio           actual over predicted: 1 for short steps, below 0 where it rose
+        alpha, concave, too_short    the step's length
+        effective_rate/q<p>    quantiles over parameters of the learning rate over the chain's
+                               denominator, sqrt(v) + eps
+        epsilon_share          share of parameters with sqrt(v) < eps, which eps decides
+        preconditioned_norm    of the gradient over the denominator
+
+    The last three where the chain has a denominator (adam, amsgrad, adamw, rmsprop, adagrad).
+    Arrays ``magnitudes_<tap>_<player>`` [M, T, bins] of taps gradient, update and parameters.
+
+    Costs two gradient evaluations a player.
+
+    Args:
+        every: iterations; None is the cadence of evaluations.
+        optimizers: {player: its optimizer}.
+    """
+
+    name = "step"
+
+    def __init__(self, every: int | None, optimizers: Mapping[str, Divides]) -> None:
+        self.every, self.optimizers = every, optimizers
+
+    def measure_step(
+        self, move: Move, at: Mapping[str, Tensor], seen: Observation, gradient: Differentiate
+    ) -> Reading:
+        """Measure a player's update, after the chain and before it is applied.
+
+        Args:
+            move: that the update is of.
+            at: {player: [M, N]} where the round began.
+            seen: the update.
+            gradient: of moves, anywhere.
+        """
+        name, update = seen.player, seen.update
+        first = gradient(move, at)
+        second = gradient(move, {**at, name: at[name] + update})
+        start, end = _loss(first), _loss(second)
+        slope, slope_end = ((g.value * update).double().sum(1) for g in (first, second))
+        found = {
+            "predicted_change": slope,
+            "actual_change": end - start,
+            "change_ratio": (end - start) / slope,
+            **step_length(start, end, slope, slope_end, torch.finfo(update.dtype).eps),
+            **self._rates(seen),
+        }
+        taps = {"gradient": seen.gradient, "update": update, "parameters": seen.parameters}
+        arrays = {
+            f"magnitudes_{tap}_{name}": magnitudes(value, seen.layout)
+            for tap, value in taps.items()
+        }
+        values: dict[Key, Tensor] = {(name, quantity): v for quantity, v in found.items()}
+        return Reading(values, arrays=arrays)
+
+    def state(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def _rates(self, seen: Observation) -> dict[str, Tensor]:
+        """What the chain's denominator says."""
+        divided = self.optimizers[seen.player].denominator()
+        if divided is None:
+            return {}
+        root, eps = divided
+        denominator = root + eps
+        rates = quantiles(seen.learning_rate / denominator)
+        found = {
+            f"effective_rate/q{round(100 * q):02d}": rate
+            for q, rate in zip(QUANTILES, rates, strict=True)
+        }
+        clipped = seen.gradient if seen.clipped is None else seen.clipped
+        return {
+            **found,
+            "epsilon_share": (root < eps).double().mean(1),
+            "preconditioned_norm": (clipped / denominator).norm(dim=1),
+        }
+
+
+def _loss(found: Gradient) -> Tensor:
+    """The objective [M] in float64."""
+    return torch.stack([term.double() for term in found.terms.values()]).sum(0)
+
+
+class Following(Passing):
+    """Calls a step probe at every player's first update of an iteration that is due.
+
+    It stands among the engine's ``before``, to see the move and where the round begins, and its
+    ``observe`` among the observers.
+    """
+
+    probe: Any
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._pending: dict[str, tuple[Move, dict[str, Tensor]]] = {}
+        self._measured: set[str] = set()
+
+    def __call__(self, moves: Round) -> None:
+        """Remember the moves of players that are due, and the point."""
+        if not self.due():
+            return
+        if self._done != self.iteration:
+            self._done, self._measured = self.iteration, set()
+        due = [move for move in moves if move.player not in self._measured]
+        if due:
+            at = {name: p.parameters.values.clone() for name, p in self.players.items()}
+            self._pending = {move.player: (move, at) for move in due}
+
+    def observe(self, seen: Observation) -> None:
+        """Measure an update whose move was remembered."""
+        pending = self._pending.pop(seen.player, None)
+        if pending is None:
+            return
+        self._measured.add(seen.player)
+        self._timed(lambda: self.probe.measure_step(*pending, seen, self.gradient), seen.index)

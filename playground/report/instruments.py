@@ -1,0 +1,126 @@
+"""``figures/instruments.png``: noise, curvature, flow, step and direction, where measured.
+
+One sheet a run; a player's name stands before a curve's label where there are several players.
+What each quantity is: the docstrings of ``playground/probes``.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from playground.report import INSTRUMENTS
+from playground.report.curves import spread_text
+from playground.report.panels import Panel, draw, lowest
+from playground.report.text import title
+from playground.report.view import Series, View
+
+
+def figure(view: View) -> Figure | None:
+    """Draw the picture; None where none of these was measured."""
+    found = {
+        (player, probe): view.measured(player, probe)
+        for player in ("", *view.players)
+        for probe in INSTRUMENTS
+    }
+    if not any(found.values()):
+        return None
+    return draw(view, f"{title(view)}: instruments", panels(view, found), caption(view))
+
+
+def panels(view: View, found: Mapping[tuple[str, str], Mapping[str, Series]]) -> list[Panel]:
+    """Everything that the picture may show, in order."""
+    several = len(view.players) > 1
+
+    def pick(probe: str, names: Mapping[str, str]) -> dict[str, Series]:
+        """{label: series} of a probe's quantities, of every player."""
+        curves = {}
+        for player in ("", *view.players):
+            for label, name in names.items():
+                series = found.get((player, probe), {}).get(name)
+                if series:
+                    words = (player if several else "", label if len(names) > 1 else "")
+                    curves[" ".join(word for word in words if word) or name] = series
+        return curves
+
+    def family(probe: str, prefix: str) -> dict[str, Series]:
+        """Quantities of one prefix, in the order of the numbers behind it."""
+        names = {name for values in found.values() for name in values if name.startswith(prefix)}
+        ordered = sorted(names, key=lambda name: int(name.rpartition("/")[2]))
+        return pick(probe, {name.rpartition("/")[2]: name for name in ordered})
+
+    agreement = family("noise", "cosine/")
+    lags = family("direction", "cosine_update/")
+    return [
+        Panel("noise scale B, samples", pick("noise", {"B": "noise_scale",
+              "low": "noise_scale_low", "high": "noise_scale_high"})),
+        Panel("signal-to-noise ratio of a batch", pick("noise", {"": "snr"}), line=1.0),
+        Panel("cosine of two k-ths of the batch", agreement, ordered=not several, linear=True,
+              limits=(lowest(agreement), 1.05), line=0.0),
+        Panel("Hessian: both ends", pick("curvature", {"largest": "lambda_max",
+              "smallest": "lambda_min"}), line=0.0),
+        Panel("sharpness / stability line", pick("curvature", {"": "sharpness_ratio"}), line=1.0),
+        Panel("trace of the Hessian", pick("curvature", {"": "trace"})),
+        Panel("log slope over layers", slopes(view), linear=True, line=0.0),
+        Panel("units without a gradient or dormant", units(view), linear=True,
+              limits=(-0.03, 1.03)),
+        Panel("actual / promised change of the loss", pick("step", {"": "change_ratio"}),
+              linear=True, line=1.0),
+        Panel("step length alpha", pick("step", {"": "alpha"}), linear=True, line=0.0),
+        Panel("effective learning rate", pick("step", {"5 %": "effective_rate/q05",
+              "median": "effective_rate/q50", "95 %": "effective_rate/q95"})),
+        Panel("cosine of updates, by lag", lags, ordered=not several, linear=True,
+              limits=(lowest(lags), 1.05), line=0.0),
+        Panel("effective number of directions", pick("direction", {
+              "gradient": "effective_directions/gradient",
+              "update": "effective_directions/update"})),
+        Panel("distance / path length", pick("direction", {"": "straightness"}), linear=True,
+              limits=(-0.03, 1.03)),
+        Panel("cosine between members", pick("direction", {"gradient": "agreement/gradient",
+              "displacement": "agreement/displacement"}), linear=True, line=0.0),
+    ]  # fmt: skip
+
+
+def slopes(view: View) -> dict[str, Series]:
+    """Forward and backward slopes of every chain of layers."""
+    return _layers(view, {"forward": "forward_slope", "backward": "backward_slope"})
+
+
+def units(view: View) -> dict[str, Series]:
+    """Means over layers of the shares of dead, saturated and dormant units."""
+    return _layers(view, {"dead": "dead", "saturated": "saturated", "dormant": "dormant"})
+
+
+def _layers(view: View, names: Mapping[str, str]) -> dict[str, Series]:
+    """Means over a player's layers of quantities that are recorded by tensor."""
+    table, curves = view.measurements, {}
+    for player in view.players if len(table) else ():
+        for label, name in names.items():
+            rows = table.where(player=player, probe="flow", quantity=name)
+            if rows.any():
+                word = f"{player} {label}" if len(view.players) > 1 else label
+                curves[word] = _mean(table["iteration"][rows], table["member"][rows],
+                                     table["value"][rows], len(view.members))  # fmt: skip
+    return curves
+
+
+def _mean(iteration: np.ndarray, member: np.ndarray, value: np.ndarray, members: int) -> Series:
+    """Means of rows with the same iteration and member."""
+    keys, place = np.unique(iteration, return_inverse=True)
+    known = np.isfinite(value)
+    index = (place[known], member[known])
+    total, count = np.zeros((len(keys), members)), np.zeros((len(keys), members))
+    np.add.at(total, index, value[known])
+    np.add.at(count, index, 1)
+    return Series(keys, np.where(count > 0, total / np.maximum(count, 1), np.nan))
+
+
+def caption(view: View) -> str:
+    """What the curves are."""
+    words: Sequence[str] = [
+        "Noise scale: tr(covariance of a sample's gradient) / |gradient|^2, with its 95 %",
+        "interval. Stability line: where the optimizer starts to oscillate. Alpha: 0 is the",
+        "minimum along the step, above 0 beyond it. Slopes: of the log variance of signals, per",
+        f"layer. {spread_text(len(view.members))}.",
+    ]
+    return " ".join(words).replace(" .", "")

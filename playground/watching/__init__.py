@@ -1,0 +1,1 @@
+"""The instruments in anyone's PyTorch loop: ``playground.watch``; see docs/watch.md."""

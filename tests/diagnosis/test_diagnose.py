@@ -1,0 +1,60 @@
+"""The diagnosis of real runs: planted faults are named first, healthy runs have no findings."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import playground
+from playground.diagnosis import words
+from playground.diagnosis.report import KIND
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "diagnose.py"
+
+
+@pytest.mark.parametrize(("overrides", "rule"), [
+    # lr beyond 2 / L: every optimizer book's divergence
+    (["problem=landscape/quadratic", "optimizer=sgd", "optimizer.lr=2.2",
+      "budget.iterations=60"], "step_too_long"),
+    (["problem=landscape/beale", "optimizer=adam", "optimizer.lr=1e-9"], "step_too_short"),
+    # simultaneous descent on x y moves outwards by sqrt(1 + lr^2) a step
+    (["problem=landscape/bilinear"], "rotation"),
+    (["problem=landscape/quadratic"], None),
+    (["problem=landscape/rosenbrock", "optimizer=adam"], None),
+    (["problem=landscape/bilinear", "stepper=extragradient"], None),
+])  # fmt: skip
+def test_what_is_named_first(tmp_path, overrides, rule):
+    run = playground.run([*overrides, f"run_dir={tmp_path / 'run'}"], quiet=True)
+    found = playground.diagnose(run)
+    assert (found[0].rule if found else None) == rule
+    kept = json.loads((run.path / "diagnosis.json").read_text())
+    assert [finding["rule"] for finding in kept["findings"]] == [f.rule for f in found]
+
+
+def test_a_failed_run_is_diagnosed_and_the_script_explains(tmp_path):
+    path = tmp_path / "run"
+    command = ["problem=supervised/linear_regression", "optimizer=sgd", "optimizer.lr=1e6",
+               f"run_dir={path}"]  # fmt: skip
+    with pytest.raises(Exception, match="non-finite"):
+        playground.run(command, quiet=True)
+    assert "non_finite" in (path / "diagnosis.json").read_text()
+    shown = subprocess.run(
+        [sys.executable, SCRIPT, path], capture_output=True, text=True, check=True
+    )
+    assert "non_finite" in shown.stdout
+    assert "Would be refuted by" in shown.stdout
+
+
+def test_what_is_found_while_a_run_runs_is_an_event_once(tmp_path):
+    run = playground.run(["problem=landscape/quadratic", "optimizer=sgd", "optimizer.lr=2.05",
+                          "probes=standard", "members=2", f"run_dir={tmp_path / 'run'}"],
+                         quiet=True)  # fmt: skip
+    events = [e for e in run.events.to_pylist() if e["kind"] == KIND]
+    rules = [e["message"].partition(":")[0] for e in events]
+    assert rules.count("step_too_long") == 1
+    assert events[0]["iteration"] < 200
+    assert "in 2 of 2 members" in events[0]["message"]
+    (paragraph,) = (w for w in words(playground.diagnose(run), 2) if w.startswith("step_too_long"))
+    assert "Try: a smaller optimizer.lr" in paragraph
