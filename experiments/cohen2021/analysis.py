@@ -1,7 +1,8 @@
 """Full-batch training at the edge of stability, on a Chebyshev polynomial.
 
-The curvature probe measures the sharpness (of P^-1 H for Adam) over the optimizer's own line: 2 / eta,
-(2 + 2 beta) / eta or 38 / eta. Everything is judged from that ratio and from the loss of every update.
+The curvature probe measures the sharpness (of P^-1 H for Adam) over the optimizer's own line:
+2 / eta, (2 + 2 beta) / eta or 38 / eta. Everything is judged from that ratio and from the loss of
+every update.
 """
 
 from collections.abc import Mapping
@@ -17,9 +18,9 @@ from playground.record.reader import Run
 from playground.study import Claim
 
 CONFIG = yaml.safe_load((Path(__file__).parent / "config.yaml").read_text())
-COLORS = {"sgd": "#0072B2", "momentum": "#D55E00", "adam": "#009E73"}
-NAMES = {"sgd": "gradient descent", "momentum": "momentum", "adam": "Adam"}
-LINES = {"sgd": "2 / eta", "momentum": "(2 + 2 beta) / eta", "adam": "38 / eta"}
+METHODS = CONFIG["methods"]
+COLORS = dict(zip(METHODS, ("#0072B2", "#CC79A7", "#D55E00", "#009E73"), strict=True))
+LINES = dict(zip(METHODS, ("2 / eta", "3 / eta", "3.8 / eta", "38 / eta"), strict=True))
 
 
 def runs(quick: bool) -> dict[str, list[str]]:
@@ -27,12 +28,12 @@ def runs(quick: bool) -> dict[str, list[str]]:
     changed = CONFIG["quick" if quick else "full"]
     return {
         name: [
-            *CONFIG["base"], f"optimizer={name}", f"members={changed['members']}",
-            f"vary.optimizer.lr=[{','.join(map(str, rates))}]",
+            *CONFIG["base"], *method["overrides"], f"members={changed['members']}",
+            f"vary.optimizer.lr=[{','.join(map(str, method['rates']))}]",
             f"budget.iterations={changed['iterations']}",
             f"probes.curvature.every={changed['every']}",
         ]
-        for name, rates in CONFIG["rates"].items()
+        for name, method in METHODS.items()
     }  # fmt: skip
 
 
@@ -72,8 +73,8 @@ class Trail:
 
     def fall(self) -> np.ndarray:
         """log10 of the loss at the end over that at the crossing [M]."""
-        start = self.loss[np.minimum(self.crossings(), len(self.loss)) - 1, range(self.loss.shape[1])]
-        return np.log10(self.loss[-1] / start)
+        members = range(self.loss.shape[1])
+        return np.log10(self.loss[-1] / self.loss[self.crossings() - 1, members])
 
 
 def trails(run: Run) -> dict[float, Trail]:
@@ -96,11 +97,10 @@ def trails(run: Run) -> dict[float, Trail]:
 def claims(runs: Mapping[str, Run], folder: Path) -> list[Claim]:
     """Where each optimizer ends relative to its line, and how it gets there."""
     found = {name: trails(run) for name, run in runs.items()}
-    made = descent(found["sgd"])
-    for rate, trail in found["momentum"].items():
-        made += held(f"momentum .9, rate {rate:g}", trail, LINES["momentum"], 0.95, 1.1)
-    for rate, trail in found["adam"].items():
-        made += held(f"Adam, rate {rate:g}", trail, LINES["adam"], 0.9, 1.1)
+    made = descent(found["gradient descent"])
+    for name, low in (("momentum .5", 0.95), ("momentum .9", 0.95), ("Adam", 0.9)):
+        for rate, trail in found[name].items():
+            made += held(f"{name}, rate {rate:g}", trail, LINES[name], low, 1.1)
     share = [np.nanmax(t.residual) for each in found.values() for t in each.values()]
     made.append(Claim("largest residual of an eigenvalue over the line", "0", [max(share)],
                       high=0.01))  # fmt: skip
@@ -121,7 +121,7 @@ def held(title: str, trail: Trail, line: str, low: float, high: float) -> list[C
 
 def descent(found: Mapping[float, Trail]) -> list[Claim]:
     """The published rate, the control below and the start above the line."""
-    control, usual, high = (found[rate] for rate in CONFIG["rates"]["sgd"])
+    control, usual, high = (found[rate] for rate in METHODS["gradient descent"]["rates"])
     last, length = usual.last(), len(usual.loss)
     before, after = usual.rises()
     alive = np.isfinite(high.last()).all(axis=0)
@@ -153,8 +153,8 @@ def descent(found: Mapping[float, Trail]) -> list[Claim]:
 
 def draw(found: Mapping[str, Mapping[float, Trail]], path: Path) -> None:
     """Sharpness over the line for every optimizer, and the loss of gradient descent."""
-    figure = Figure(figsize=(16, 7.2), layout="constrained", dpi=130)
-    cells = figure.subplots(2, 3)
+    figure = Figure(figsize=(19, 7.2), layout="constrained", dpi=130)
+    cells = figure.subplots(2, 4, sharex=True)
     for column, (name, each) in enumerate(found.items()):
         shades = np.linspace(0.35, 1.0, len(each)) if len(each) > 1 else [0.9]
         top, below = cells[:, column]
@@ -167,8 +167,8 @@ def draw(found: Mapping[str, Mapping[float, Trail]], path: Path) -> None:
             below.semilogy(middle(trail.loss), color=COLORS[name], alpha=shade, lw=1.2,
                            label=label)  # fmt: skip
         top.axhline(1, color="0.1", lw=1, ls="--")
-        top.set(title=f"{NAMES[name]}: {'preconditioned ' if name == 'adam' else ''}sharpness over "
-                f"{LINES[name]}", ylim=(0, 1.5), ylabel="ratio")  # fmt: skip
+        word = "preconditioned sharpness" if name == "Adam" else "sharpness"
+        top.set(title=f"{name}: {word} over {LINES[name]}", ylim=(0, 1.5), ylabel="ratio")
         below.set(title="training loss", xlabel="update", ylabel="half mean squared error")
         for axes in (top, below):
             polish(axes)

@@ -1,9 +1,9 @@
 """How an initialisation carries signals and gradients through a network, and which depths train.
 
-At the start the flow probe measures E z^2 and E (dL/dz)^2 of every layer. With weights of variance v
-and n units a layer, z passes from layer to layer by the factor n v E phi'^2 for linear units and ReLU:
-n v and n v / 2 exactly, in the mean over weights; the gradient likewise. Elsewhere, and where biases
-are not 0, theory is the probe's own, for wide networks. Then ReLU networks of several depths train.
+At the start the flow probe measures E z^2 and E (dL/dz)^2 of every layer. With n units a layer
+and weights of variance v, both change from layer to layer by the factor n v for linear units and
+n v / 2 for ReLU, forward exactly in the mean over weights. Elsewhere, and where biases are not 0, theory is
+the probe's own, for wide networks. Then ReLU networks of several depths train.
 """
 
 from collections.abc import Mapping

@@ -210,7 +210,9 @@ def test_the_curve_is_the_modules_and_its_losses_are_half_mean_squares():
         module.load_state_dict(players["model"].parameters.member(member))
         curve = module(torch.tensor(x)[:, None])[:, 0].detach().numpy()
         assert result.arrays["curve"][member] == pytest.approx(curve)
-        assert result.metrics["test_loss"][member] == pytest.approx(((curve - target) ** 2).mean() / 2)
+        assert result.metrics["test_loss"][member] == pytest.approx(
+            ((curve - target) ** 2).mean() / 2
+        )
         fit = module(torch.tensor(problem.data.train[0]))[:, 0].detach().numpy()
         square = ((fit - problem.data.train[1]) ** 2).mean()
         assert result.metrics["train_loss"][member] == pytest.approx(square / 2)
@@ -248,7 +250,9 @@ def test_the_shipped_chebyshev_is_the_published_task(tmp_path):
 
 def problem_of(result):
     """Initial tensors of a run's first member, from its configuration."""
-    keys = {k: v for k, v in result.config["problem"].items() if k not in ("default_budget", "tuned")}
+    keys = {
+        k: v for k, v in result.config["problem"].items() if k not in ("default_budget", "tuned")
+    }
     problem = SupervisedConfig(**keys).build(None)
     players = problem.setup(Context((result.config["seed"],), dtype=torch.float64))
     member = players["model"].parameters.member(0)
