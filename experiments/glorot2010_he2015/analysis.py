@@ -2,8 +2,8 @@
 
 At the start the flow probe measures E z^2 and E (dL/dz)^2 of every layer. With n units a layer
 and weights of variance v, both change from layer to layer by the factor n v for linear units and
-n v / 2 for ReLU, forward exactly in the mean over weights. Elsewhere, and where biases are not 0, theory is
-the probe's own, for wide networks. Then ReLU networks of several depths train.
+n v / 2 for ReLU, forward exactly in the mean over weights. Elsewhere, and where biases are not 0,
+theory is the probe's own, for wide networks. Then ReLU networks of several depths train.
 """
 
 from collections.abc import Mapping
