@@ -96,7 +96,8 @@ def single(overrides: list[str]) -> int:
     except (RunFailed, RecordError) as error:
         return fail(f"run failed: {error}", EXIT_FAILED)
     except Interrupted as error:
-        fail(f"interrupted by {error}; saved, go on with resume=RUN_DIR", 0)
+        hint = "saved, go on with resume=RUN_DIR" if error.saved else "give the command again"
+        fail(f"interrupted by {error}; {hint}", 0)
         return 128 + error.number
     return 0
 
@@ -107,6 +108,7 @@ def check(overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: one line that names key, value and what is allowed.
     """
+    from playground import back
     from playground.composition import parse
     from playground.config import compose
     from playground.explain import CUSTOM
@@ -120,6 +122,10 @@ def check(overrides: Sequence[str]) -> None:
         if item.lstrip("+").startswith("hydra"):
             raise ConfigError(f"{item}: Hydra's own keys have an effect on sweeps only (-m)")
     parse(overrides)
+    asked, rest = back.split(overrides)
+    if asked is not None:
+        back.check(asked, rest)
+        return
     path, rest = split(overrides)
     if path is not None:
         check_resume(path, rest)

@@ -20,6 +20,8 @@ USAGE = """\
 playground [group=option ...] [key=value ...]       one run
 playground -m [group=option,option ...] [key=value,value ...]       a sweep: every combination
 playground resume=RUN_DIR [budget.*=...]            go on with a run, bit for bit
+playground replay=RUN_DIR at=UPDATE probes=full     measure an update of a run that has passed it
+playground fork=RUN_DIR at=UPDATE optimizer.lr=...  the same run up to there, then other settings
 playground --help problem=gan/ring optimizer=sgd    the keys of these options
 
 Examples

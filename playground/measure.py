@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from playground.assembly import assemble
 from playground.best_response import BATCHES, JUDGING, moves_of
 from playground.config import from_dict
 from playground.gradients import Differentiator
@@ -20,7 +21,6 @@ from playground.probes.game import Field, Point
 from playground.record.checkpoint import load_checkpoint, load_snapshot
 from playground.record.directory import RecordError
 from playground.record.reader import Run
-from playground.run import assemble
 from playground.schema import ConfigError
 
 

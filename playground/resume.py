@@ -40,9 +40,12 @@ def check(path: str, overrides: Sequence[str]) -> tuple[RunDirectory, Config]:
     try:
         directory = RunDirectory.open(path)
         before = from_dict(directory.read_config())
-        status = directory.read_manifest().get("status")
+        manifest = directory.read_manifest()
+        status = manifest.get("status")
     except (RecordError, ConfigError) as error:
         raise ConfigError(f"resume={path}: {str(error).removeprefix(f'{path}: ')}") from error
+    if "replay" in manifest:
+        raise ConfigError(f"resume={path}: a replay ends where it measures; replay again")
     config = changed(before, overrides)
     if status == "finished" and budget(config) == budget(before):
         key, amount = budget(config)

@@ -46,7 +46,9 @@ class RunFailed(Exception):
 
 
 class Interrupted(Exception):
-    """A signal ended the run after a checkpoint."""
+    """A signal ended the run, after a checkpoint where ``saved``."""
+
+    saved = True
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -59,10 +61,12 @@ class Session:
     Attributes:
         iteration: completed iterations.
         every: {"evaluate": n, "checkpoint": n}, fixed after the first iteration.
+        whole: whether the records are of a run that rules about its course can judge.
         measuring: probes besides tier 0, set before the run.
         respond: measures best responses at evaluations, set before the run.
     """
 
+    whole: bool = True
     measuring: Sequence[Measuring | Passing] = ()
     respond: BestResponse | None = None
 
@@ -109,6 +113,10 @@ class Session:
         counts = self.counters()[self.key]
         return int(counts[living].max()) if living.any() else int(counts.max())
 
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.used() >= self.amount
+
     def counters(self) -> dict[str, np.ndarray]:
         """{counter: int64 [M]}; ``updates`` is the most-updated player's."""
         updates = np.max(np.stack(list(self.engine.updates.values())), axis=0)
@@ -131,9 +139,9 @@ class Session:
             if self.iteration == 0:
                 self._evaluate()
                 self._snapshot()
-            while self.used() < self.amount:
+            while not self.over():
                 self.iterate()
-                if self._signal is not None and self.used() < self.amount:
+                if self._signal is not None and not self.over():
                     self.save()
                     raise Interrupted(self._signal)
             self._arrows()
@@ -169,7 +177,7 @@ class Session:
             self.log.add(stamp, "", name, value)
             self.latest[name] = value
         self._check_failures(engine.settle())
-        done = self.used() >= self.amount
+        done = self.over()
         if done or self.iteration % (self.every["evaluate"] or 1) == 0:
             self._evaluate(final=done)
         if self.live and self.iteration % (EVERY * (self.every["evaluate"] or 1)) == 0:

@@ -59,6 +59,8 @@ def split(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     folder, rest = None, []
     for item in overrides:
         key = item.partition("=")[0].lstrip("+")
+        if key in ("replay", "fork", "at"):
+            raise ConfigError(f"{item}: no sweep goes back; give one command for each")
         if key == "resume":
             raise ConfigError(f"{item}: a sweep goes on by its own command with run_dir=FOLDER")
         if key in ("hydra.sweep.dir", "hydra.sweep.subdir", "hydra.run.dir", "hydra.output_subdir"):

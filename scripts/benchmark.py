@@ -32,12 +32,12 @@ Work = Callable[[], float]
 
 def session(overrides: Sequence[str], folder: Path) -> "object":
     """A running session with records and tier 0, as the command builds it."""
+    from playground.assembly import assemble, build_session
     from playground.config import compose
     from playground.progress import Reporter
     from playground.provenance import manifest
     from playground.record.directory import RunDirectory
     from playground.record.writer import Recorder
-    from playground.run import assemble, build_session
 
     directory = RunDirectory.create("benchmark", folder / f"run{len(list(folder.iterdir()))}")
     parts = assemble(compose([*overrides, "evaluate.every=1000000000",

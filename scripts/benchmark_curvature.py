@@ -17,9 +17,9 @@ TOLERANCE = 1e-2
 
 def point(batch: str, updates: int) -> tuple[Any, Any, Any]:
     """The move and two points of the digits MLP: after some updates, and ten before."""
+    from playground.assembly import assemble
     from playground.config import compose
     from playground.engine import Engine
-    from playground.run import assemble
 
     parts = assemble(compose(["problem=supervised/digits", "optimizer=momentum",
                               f"problem.batch_size={batch}"]), None)  # fmt: skip

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import playground
+from playground.assembly import assemble
 from playground.config import Config, compose
 from playground.engine import Engine
 from playground.game import Context, Evaluation, Move, Outcomes, Player, Problem, Round
@@ -29,7 +30,6 @@ from playground.probes.norms import Norms
 from playground.randomness import Streams
 from playground.record.checkpoint import load_checkpoint
 from playground.record.reader import Run
-from playground.run import assemble
 from playground.session import Interrupted, Session
 
 SMALL_GAN = [

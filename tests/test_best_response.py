@@ -1,14 +1,17 @@
 """Starting from another run's snapshot with players held, and the best-response gap."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from harness import SMALL_GAN, assert_same, final, quiet, resume, stop
 
 import playground
+from playground.assembly import assemble
 from playground.best_response import BATCHES, BestResponse
 from playground.config import compose
-from playground.run import assemble
 from playground.schema import ConfigError
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -53,6 +56,22 @@ def test_a_run_starts_where_the_last_one_ended(tmp_path):
     start = torch.load(second.path / "snapshots" / "0.pt", weights_only=True)["players"]
     for name, values in start.items():
         assert torch.equal(values, parameters(first, name))
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_there_again(tmp_path):
+    first = quiet(GAN, tmp_path / "first")
+    whole = quiet([*GAN, "seed=7", f"snapshot.run={first.path}"], tmp_path / "whole")
+    killed = tmp_path / "killed"
+    for folder in ("arrays", "checkpoints", "figures", "records", "snapshots"):
+        (killed / folder).mkdir(parents=True)
+    for name in ("config.yaml", "manifest.json"):
+        shutil.copy(whole.path / name, killed / name)
+    manifest = json.loads((killed / "manifest.json").read_text())
+    manifest |= {"status": "running", "counters": {}}
+    (killed / "manifest.json").write_text(json.dumps(manifest))
+    again = resume(killed)
+    for name in ("generator", "discriminator"):
+        assert torch.equal(parameters(again, name), parameters(whole, name))
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ def test_a_problem_chooses_groups_that_an_override_still_beats():
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_every_problem_composes_builds_and_has_a_slot_for_each_player(problem):
-    from playground.run import assemble
+    from playground.assembly import assemble
 
     config = shipped(problem)
     parts = assemble(config, None)
@@ -171,7 +171,7 @@ ALGORITHMS = [[f"algorithm={name}"] for name in names("algorithm")] + [
 
 @pytest.mark.parametrize("overrides", ALGORITHMS, ids="-".join)
 def test_every_algorithm_has_a_slot_for_each_player(overrides):
-    from playground.run import assemble
+    from playground.assembly import assemble
 
     config = compose(["problem=rl/cartpole", *overrides])
     players = config.algorithm.players
@@ -191,7 +191,7 @@ REGIONS = {"natural_gradient": "npg", "trust_region": "trpo"}
 
 @pytest.mark.parametrize("name", REGIONS)
 def test_optimizers_with_a_geometry_compose_and_build(name):
-    from playground.run import assemble
+    from playground.assembly import assemble
 
     for algorithm in REGIONS.values():  # either optimizer in either algorithm
         config = compose(["problem=rl/cartpole", f"algorithm={algorithm}",
@@ -204,7 +204,7 @@ def test_optimizers_with_a_geometry_compose_and_build(name):
 
 @pytest.mark.parametrize("name", [n for n in names("optimizer") if n not in ("torch", *REGIONS)])
 def test_every_optimizer_composes_for_every_player_and_builds(name):
-    from playground.run import assemble
+    from playground.assembly import assemble
 
     config = compose(["problem=landscape/bilinear", f"optimizer@players.y={name}"])
     assert type(config.players["y"]) is OPTIMIZERS[name]
@@ -217,7 +217,7 @@ def test_every_optimizer_composes_for_every_player_and_builds(name):
 
 @pytest.mark.parametrize("name", TORCH_CLASSES)
 def test_every_torch_class_composes_and_builds(name):
-    from playground.run import assemble
+    from playground.assembly import assemble
 
     config = compose(["problem=landscape/beale", "optimizer=torch", f"optimizer.class_name={name}"])
     assert set(assemble(config, None).optimizers) == {"x"}

@@ -36,7 +36,7 @@ def test_every_combination_in_a_folder_of_its_own(here, capsys):
         (name, seed, "finished") for name in ("adam", "sgd") for seed in (0, 100)
     ]  # fmt: skip
     allowed = {"config.yaml", "manifest.json", "records", "checkpoints", "snapshots", "arrays",
-               "figures", ".lock"}  # fmt: skip
+               "figures", "diagnosis.json", ".lock"}  # fmt: skip
     for number in range(4):
         assert {entry.name for entry in (path / str(number)).iterdir()} <= allowed
     assert [entry.name for entry in here.iterdir()] == ["runs"], "nothing of Hydra's is left"

@@ -148,6 +148,12 @@ def median(values: Array) -> Array:
     return result
 
 
+def largest(values: Array) -> Array:
+    """Largest of what is finite [M]; minus infinity where nothing is."""
+    result: Array = np.where(np.isfinite(values), values, -np.inf).max(axis=0, initial=-np.inf)
+    return result
+
+
 def rolling(values: Array, window: int) -> Array:
     """Medians of the ``window`` points before each point [T, M], from the first full window on.
 

@@ -5,7 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from playground.diagnosis.finding import Finding, Rule, ever, findings, held, median, trailing
+from playground.diagnosis.finding import (
+    Finding,
+    Rule,
+    ever,
+    findings,
+    held,
+    largest,
+    median,
+    trailing,
+)
 from playground.report.view import Array, Series, View
 
 CERTAIN = 0.98
@@ -100,7 +109,7 @@ def policy_jump(view: View) -> Iterable[Finding]:
     series = first_metric(view, "approx_kl")
     if not series:
         return
-    most, where = np.nanmax(series.values, axis=0), ever(series.values > KL, series.x, window=8)
+    most, where = largest(series.values), ever(series.values > KL, series.x, window=8)
 
     def evidence(k: int) -> str:
         return f"the approximate KL is up to {most[k]:.3g} nats an iteration"

@@ -11,6 +11,7 @@ from playground.diagnosis.finding import (
     ever,
     findings,
     held,
+    largest,
     leading,
     median,
     trailing,
@@ -56,7 +57,7 @@ def large_ratio(view: View, player: str) -> list[Finding]:
     ratio = view.gradient(player, "ratio", "update")
     if not ratio:
         return []
-    most = np.nanmax(ratio.values, axis=0)
+    most = largest(ratio.values)
 
     def evidence(k: int) -> str:
         return f"an update is up to {100 * most[k]:.3g} % of the parameters' norm"

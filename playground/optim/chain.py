@@ -71,6 +71,7 @@ class Optimizer:
     Attributes:
         uses_norm: whether ``step`` can use the L2 norm of the raw gradient.
         uses_geometry: whether ``step`` needs the move's geometry.
+        chained: whether the chain multiplies by the learning rate; torch's classes do it inside.
 
     Raises:
         ValueError: a field of ``values`` cannot vary or is not [M].
@@ -92,7 +93,7 @@ class Optimizer:
         self._num_clips = len(clips)
         last = clips[-1] if clips else None
         self._norm_clip = last if isinstance(last, transforms.ClipByGlobalNorm) else None
-        self._scaled = not isinstance(config, Torch)
+        self.chained = not isinstance(config, Torch)
         self._project: Transform | None = None
         if config.project is not None or "project" in values:
             self._project = transforms.Project(hyper("project"))
@@ -168,7 +169,7 @@ class Optimizer:
             value = link(value, state, at)
             if index < self._num_clips:
                 clipped, at.norm = value, None
-        if self._scaled:
+        if self.chained:
             value = value * -(rate.to(self._dtype) if isinstance(rate, Tensor) else rate)
         if self._project is not None:
             value = self._project(value, {}, at)
@@ -215,7 +216,7 @@ class Optimizer:
 
     def stability(self, progress: float) -> Stability | None:
         """How curved the objective may be before the next updates oscillate, where known."""
-        if not self._scaled:
+        if not self.chained:
             return None
         rate = self.learning_rate(progress)
         return stability(self._links, self._states, self._count, rate, self._members, self._device)
@@ -235,6 +236,11 @@ class Optimizer:
                 return link.denominator(state, self._count)
         return None
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What each transform of the chain is: transforms of one kind can go on from a state."""
+        return tuple(getattr(link, "kind", type(link).__name__) for link in self._links)
+
     def state(self) -> dict[str, Any]:
         """Copies of everything that changes, as tensors and plain containers."""
         count = self._count.clone() if isinstance(self._count, Tensor) else self._count
@@ -250,7 +256,7 @@ class Optimizer:
         if len(links) != len(self._states):
             raise ValueError(f"the state has {len(links)} transforms, expected {len(self._states)}")
         for own, saved in zip(self._states, links, strict=True):
-            if self._scaled and own.keys() != saved.keys():
+            if self.chained and own.keys() != saved.keys():
                 raise ValueError(f"the state has {sorted(saved)}, expected {sorted(own)}")
             for name, tensor in saved.items():
                 expected = own[name].shape if name in own else (self._members, *tensor.shape[1:])

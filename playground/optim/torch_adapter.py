@@ -35,6 +35,7 @@ class TorchOptimizer:
             raise ValueError(f"class_name={class_name}: allowed are {', '.join(TORCH_CLASSES)}")
         self._class: type[torch.optim.Optimizer] = getattr(torch.optim, class_name)
         self._kwargs = dict(kwargs)
+        self.kind = " ".join([class_name, *sorted(k for k, value in kwargs.items() if value)])
         try:
             self._optimizer = self._make(torch.zeros(1), 1.0)
         except (TypeError, ValueError, IndexError, KeyError) as error:

@@ -117,6 +117,7 @@ class Passing:
     Attributes:
         iteration: set by the run before each iteration; stamped on every row.
         cadence: of evaluations, set by the run, for passes without one of their own.
+        only: the one iteration that is measured, None for all that the cadence names.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class Passing:
         self.note, self.stability = note, stability
         self.updates, self.sink, self.keep = updates, sink, keep
         self.iteration, self.cadence = 0, 1
+        self.only: int | None = None
         self._seen: dict[str, Move] = {}
         self._seen_at = 0
         self._done = 0  # the last iteration that was measured
@@ -142,8 +144,7 @@ class Passing:
 
     def __call__(self, moves: Round) -> None:
         """Measure before this round, where it is due."""
-        every = self.probe.every or self.cadence
-        if self._done == self.iteration or (self.iteration - 1) % every:
+        if self._done == self.iteration or not self.due():
             return
         if self._seen_at != self.iteration:
             self._seen, self._seen_at = {}, self.iteration
@@ -156,6 +157,12 @@ class Passing:
         self._seen = {}
         turn = Turn(seen, self.gradient, self.players, self.stability)
         self._timed(lambda: self.probe.measure(turn))
+
+    def due(self) -> bool:
+        """Whether this iteration is measured."""
+        if self.only is not None:
+            return self.iteration == self.only
+        return (self.iteration - 1) % (self.probe.every or self.cadence) == 0
 
     def _timed(self, measure: Callable[[], Reading], update: int | None = None) -> None:
         """Keep what a measurement returns; of an update where it is not the coming one."""

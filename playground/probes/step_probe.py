@@ -125,7 +125,7 @@ class Following(Passing):
 
     def __call__(self, moves: Round) -> None:
         """Remember the moves of players that are due, and the point."""
-        if (self.iteration - 1) % (self.probe.every or self.cadence):
+        if not self.due():
             return
         if self._done != self.iteration:
             self._done, self._measured = self.iteration, set()

@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,6 +63,17 @@ def drop_after(directory: StrPath, iteration: int) -> None:
             remove(path)
     sync_folder(arrays)
     sync_folder(snapshots)
+
+
+def copy_until(source: StrPath, target: StrPath, iteration: int) -> None:
+    """Copy another run's arrays and numbered snapshots up to an iteration."""
+    for path in (Path(source) / "arrays").glob("*.npy"):
+        match = ARRAY.fullmatch(path.name)
+        if match is not None and int(match[2]) <= iteration:
+            shutil.copyfile(path, Path(target) / "arrays" / path.name)
+    for path in (Path(source) / "snapshots").glob("*.pt"):
+        if path.stem.isdecimal() and int(path.stem) <= iteration:
+            shutil.copyfile(path, Path(target) / "snapshots" / path.name)
 
 
 class ArraySeries(Mapping[int, np.ndarray]):

@@ -23,8 +23,10 @@ PLAIN: Final = (bool, int, float, str, bytes, type(None))
 """What ``torch.load(weights_only=True)`` takes back besides tensors and containers."""
 
 
-def save_checkpoint(directory: StrPath, iteration: int, content: dict[str, Any]) -> Path:
-    """Write ``checkpoints/<iteration>.pt`` and its checksum; the newest two stay.
+def save_checkpoint(
+    directory: StrPath, iteration: int, content: dict[str, Any], *, keep: bool = False
+) -> Path:
+    """Write ``checkpoints/<iteration>.pt`` and its checksum; the newest two and kept ones stay.
 
     Flush the recorder first: a run resumed here repeats nothing that came before.
 
@@ -32,6 +34,7 @@ def save_checkpoint(directory: StrPath, iteration: int, content: dict[str, Any])
         directory: the run's.
         iteration: completed iterations; files of later ones are superseded and removed.
         content: nested dicts, lists and tuples of tensors and plain Python values.
+        keep: for good, by the empty file ``<iteration>.keep``.
 
     Raises:
         TypeError: a value that a checkpoint cannot hold, by its key; nothing was written.
@@ -46,18 +49,26 @@ def save_checkpoint(directory: StrPath, iteration: int, content: dict[str, Any])
         digests += _digests(path)[:1]
     lines = "".join(f"{digest}  {path.name}\n" for digest in digests)
     write_atomic(path.with_suffix(".sum"), lines.encode())
+    if keep:
+        write_atomic(path.with_suffix(".keep"), b"")
     write_atomic(path, data)
     found = _numbered(folder)
-    kept = [number for number in found if number <= iteration][-KEPT:]
+    before = [number for number in found if number <= iteration]
+    kept = [n for n in before if n in before[-KEPT:] or (folder / f"{n}.keep").exists()]
     for number in found:
         if number not in kept:
             remove(folder / f"{number}.pt")
             remove(folder / f"{number}.sum")
+            remove(folder / f"{number}.keep")
     return path
 
 
-def load_checkpoint(directory: StrPath) -> tuple[int, dict[str, Any]] | None:
+def load_checkpoint(
+    directory: StrPath, latest: int | None = None
+) -> tuple[int, dict[str, Any]] | None:
     """The newest checkpoint that is whole, as (iteration, content) on the CPU; None without any.
+
+    With ``latest``, the newest of at most that many iterations.
 
     A broken one is skipped with a warning that names it.
 
@@ -66,7 +77,8 @@ def load_checkpoint(directory: StrPath) -> tuple[int, dict[str, Any]] | None:
     """
     folder = Path(directory) / "checkpoints"
     reasons = []
-    for number in reversed(_numbered(folder)):
+    numbers = [n for n in _numbered(folder) if latest is None or n <= latest]
+    for number in reversed(numbers):
         path = folder / f"{number}.pt"
         try:
             data = path.read_bytes()

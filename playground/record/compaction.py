@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from playground.record.atomic import RecordError, StrPath, atomic_file, remove, sync_folder
 from playground.record.parquet import (
@@ -24,7 +25,7 @@ from playground.record.parquet import (
     replaced_parts,
 )
 from playground.record.schema import TABLES
-from playground.record.tables import Limits, attempt_starts, warn_broken
+from playground.record.tables import Limits, attempt_starts, read_table, warn_broken
 
 GROUP_ROWS = 500_000
 """Rows of a row group of a compacted file, about 50 MB in memory (ours)."""
@@ -43,6 +44,21 @@ def compact(directory: StrPath) -> None:
     limits = Limits(attempt_starts(Path(directory)))
     for table in TABLES:
         _compact_table(Path(directory) / "records", table, limits)
+
+
+def branch(source: StrPath, target: StrPath, iteration: int) -> None:
+    """Write another run's rows up to an iteration, as those of this run's attempt 0.
+
+    Raises:
+        RecordError: they cannot be read, or a full disk.
+    """
+    for table in TABLES:
+        rows = read_table(source, table)
+        rows = rows.filter(pc.less_equal(rows["iteration"], iteration))
+        path = Path(target) / "records" / f"{table}.parquet"
+        with atomic_file(path) as file, parquet_writer(file, table) as writer:
+            writer.write_table(rows.combine_chunks())
+            writer.add_key_value_metadata({REPLACES: "[]", ATTEMPT: "0"})
 
 
 def _compact_table(folder: Path, table: str, limits: Limits) -> None:

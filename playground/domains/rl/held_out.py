@@ -6,7 +6,7 @@ of what follows, as its targets have it) and V the critic, over all valid steps 
 
     value_error                    sqrt(mean (G - V)^2), in units of the critic's return: scaled
                                    where rewards are normalised
-    explained_variance/held_out    1 - Var(G - V) / Var(G); NaN where returns are constant
+    explained_variance/held_out    1 - Var(G - V) / Var(G); 0 where returns are constant
 
 Shape legend: T steps, M members, L lanes, D observation entries.
 """
@@ -58,6 +58,6 @@ def value_error(rollout: Rollout, values: np.ndarray, gamma: float) -> dict[str,
     return {
         "value_error": np.sqrt(np.nanmean((error * kept) ** 2, axis=(0, 2))),
         "explained_variance/held_out": np.where(
-            constant, np.nan, 1 - unexplained / np.where(constant, 1.0, spread)
+            constant, 0.0, 1 - unexplained / np.where(constant, 1.0, spread)
         ),
     }
