@@ -2,7 +2,8 @@
 
 Two classes in the plane: the probability of class 1 (mean over members), every member's
 decision boundary and the training points. Digits: the confusion matrix and the misread digits
-of greatest loss. Regression: the weights beside the true ones, and predictions.
+of greatest loss. Regression: the weights beside the true ones, and predictions; in one
+dimension every member's function over the target.
 """
 
 from typing import Any
@@ -44,7 +45,8 @@ ERRORS = LinearSegmentedColormap.from_list("errors", ["#FFFFFF", "#F4C7A1", "#C1
 
 def figure(view: View) -> Figure | None:
     """Draw the picture of what was recorded; None where there is no array of any kind."""
-    for name, draw in (("confusion", _digits), ("boundary", _plane), ("weights", _regression)):
+    for name, draw in (("confusion", _digits), ("boundary", _plane), ("weights", _regression),
+                       ("curve", _line)):  # fmt: skip
         if view.arrays.get(name):
             return draw(view)
     return None
@@ -69,6 +71,7 @@ def _curves(sheet: Sheet, cells: list[Any], view: View) -> None:
     pairs = [("accuracy", "train_accuracy"), ("test_loss", "train_loss")]
     if not view.has("accuracy"):
         pairs = [("value", ""), ("distance", ""), ("test_loss", "train_loss")]
+        pairs = pairs if view.has("value") else pairs[2:]
     for row, (cell, (name, other)) in enumerate(zip(cells, pairs, strict=False)):
         series = [view.metric(name), *([view.metric(other)] if other else [])]
         ax = sheet.panel(cell, x="iteration" if row == len(cells) - 1 else "")
@@ -212,6 +215,31 @@ def weights(ax: Axes, view: View) -> None:
     ax.axhline(0, color=MUTED, linewidth=0.7)
     if len(x) <= 30:
         ax.set_xticks(x)
+    legend(ax)
+
+
+def _line(view: View) -> Figure:
+    """Learned functions of one input, and curves."""
+    sheet = _sheet(view, "Functions: black is the target, blue a member each; points: training "
+                   "set.", width=13.0, body=4.6)  # fmt: skip
+    cells = sheet.grid(1, 2, width_ratios=(1.5, 1), wspace=0.18)
+    functions(sheet.panel(cells[0, 0], "function", "input", "output"), view)
+    _curves(sheet, [cells[0, 1]], view)
+    return sheet.figure
+
+
+def functions(ax: Axes, view: View) -> None:
+    """Learned functions over the target, with the training points."""
+    learned, target = last(view, "curve"), last(view, "curve_target")
+    points = last(view, "curve_points")
+    if learned is None or target is None:
+        return
+    for k, values in enumerate(learned[:BOUNDARIES]):
+        ax.plot(target[0, 0], values, color=COLORS[0], linewidth=1, alpha=0.6,
+                label="" if k else "learned", zorder=3)  # fmt: skip
+    ax.plot(*target[0], color=INK, linewidth=1.4, label="target", zorder=2)
+    if points is not None:
+        dots(ax, points[0].T, s=16, c=INK, linewidths=0, zorder=3.5, label="training set")
     legend(ax)
 
 

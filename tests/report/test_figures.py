@@ -58,6 +58,11 @@ REGRESSION = {
     "predictions": {30: RNG.normal(size=(2, 20))},
     "observations": {30: RNG.normal(size=(1, 20))},
 }
+CURVE = {
+    "curve": {30: RNG.normal(size=(2, 20))},
+    "curve_target": {30: RNG.normal(size=(1, 2, 20))},
+    "curve_points": {30: RNG.normal(size=(1, 2, 5))},
+}
 RL = {"returns": {30: RNG.uniform(0, 500, size=(2, 10))}, "threshold": {30: np.array([475.0])}}
 
 
@@ -78,6 +83,7 @@ CASES = {
     "two_moons": ("supervised/two_moons", {"model": ["0.weight"]}, ("accuracy",), MOONS),
     "regression": ("supervised/linear_regression", {"model": ["0.weight"]},
                    ("value", "distance", "test_loss", "train_loss"), REGRESSION),
+    "curve": ("supervised/chebyshev", {"model": ["0.weight"]}, ("test_loss", "train_loss"), CURVE),
     "rl": ("rl/cartpole", {"agent": ["policy.0.weight"]},
            ("return", "return/stochastic", "train/return", "entropy"), RL),
 }  # fmt: skip

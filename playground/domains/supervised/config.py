@@ -8,7 +8,7 @@ from playground.schema import ConfigError, choice, number, text
 if TYPE_CHECKING:
     from playground.game import Problem
 
-DATA = ("linear_regression", "two_moons", "digits")
+DATA = ("linear_regression", "two_moons", "digits", "chebyshev")
 ACTIVATIONS = ("tanh", "relu", "gelu", "silu", "elu", "leaky_relu", "sigmoid", "linear")
 INITIALISATIONS = ("torch", "he", "glorot", "lecun", "orthogonal")
 
@@ -16,12 +16,13 @@ DIGITS_TRAIN = 1437
 """Training images of digits: 1797 less 20 %, rounded up to 360 by ``train_test_split``."""
 
 OWN_KEYS = {
-    "samples": ("linear_regression", "two_moons"),
-    "test_samples": ("linear_regression", "two_moons"),
+    "samples": ("linear_regression", "two_moons", "chebyshev"),
+    "test_samples": ("linear_regression", "two_moons", "chebyshev"),
     "noise": ("linear_regression", "two_moons"),
     "dimension": ("linear_regression",),
     "condition": ("linear_regression",),
-    "activation": ("two_moons", "digits"),
+    "degree": ("chebyshev",),
+    "activation": ("two_moons", "digits", "chebyshev"),
 }
 """Keys that only some data have: null elsewhere, where they would have no effect."""
 
@@ -38,7 +39,7 @@ class SupervisedConfig:
     batch_size: Any = text(64, "samples of a batch, or full")
     replacement: bool = text(False, "draw batches with replacement, not by epochs")
     split_seed: int = number(
-        0, minimum=0, doc="of the digits' split and of synthetic data; the same for all members"
+        0, minimum=0, doc="of the digits' split and of random data; the same for all members"
     )
     samples: int | None = number(None, minimum=2, doc="synthetic data: size of the training set")
     test_samples: int | None = number(None, minimum=2, doc="synthetic data: size of the test set")
@@ -49,6 +50,7 @@ class SupervisedConfig:
     condition: float | None = number(
         None, minimum=1, doc="linear_regression: largest over smallest variance of the inputs"
     )
+    degree: int | None = number(None, minimum=1, doc="chebyshev: of the polynomial")
     default_budget: dict[str, Any] = field(default_factory=lambda: {"samples": 64_000})
     tuned: dict[str, Any] = field(default_factory=dict)
 
@@ -75,6 +77,11 @@ class SupervisedConfig:
         if self.data == "linear_regression" and self.widths:
             raise ConfigError(
                 f"problem.widths={self.widths}: linear_regression has a linear model, []"
+            )
+        if self.data == "chebyshev" and self.split_seed:
+            raise ConfigError(
+                f"problem.split_seed={self.split_seed}: has no effect on chebyshev, "
+                "where nothing is random"
             )
         self._validate_batch()
 

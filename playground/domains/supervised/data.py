@@ -4,6 +4,8 @@
     two_moons          two interleaved half circles with noise              synthetic
     digits             1797 images 8x8 of ten digits, inputs scaled by 1/16 to [0, 1]
                        (Alpaydin & Kaynak 1998, UCI; shipped with scikit-learn)
+    chebyshev          y = T_k(x), x evenly spaced on [-1, 1]; nothing is random
+                       (the task of github.com/rfangit/edge-of-stability-browser)
 
 Shape legend: M members, N training samples, T test samples, D inputs, B samples of a batch.
 """
@@ -43,6 +45,8 @@ def load(config: SupervisedConfig) -> Data:
     if config.data == "digits":
         return digits(seed)
     sizes = (config.samples or 0, config.test_samples or 0)
+    if config.data == "chebyshev":
+        return chebyshev(sizes, config.degree or 1)
     if config.data == "two_moons":
         return two_moons(sizes, config.noise or 0.0, seed)
     spectrum = variances(config.dimension or 1, config.condition or 1.0)
@@ -100,6 +104,20 @@ def moons(size: int) -> tuple[np.ndarray, np.ndarray]:
         ]
     )
     return points, np.repeat([0, 1], [len(upper), len(lower)])
+
+
+def chebyshev(sizes: tuple[int, int], degree: int) -> Data:
+    """T_k(x) = cos(k arccos x) at N and at T evenly spaced points of [-1, 1], ends included.
+
+    Args:
+        sizes: (N, T).
+        degree: k.
+    """
+    parts = []
+    for size in sizes:
+        x = np.linspace(-1, 1, size)
+        parts.append((x[:, None], np.cos(degree * np.arccos(x))))
+    return Data(parts[0], parts[1])
 
 
 def digits(split_seed: int) -> Data:

@@ -39,6 +39,8 @@ class SupervisedProblem(Problem):
         self.counters = {}
         if config.data == "linear_regression":
             self.main_metric, self.higher_is_better = "value", False
+        if config.data == "chebyshev":
+            self.main_metric, self.higher_is_better = "test_loss", False
 
     def setup(self, context: Context) -> dict[str, Player]:
         """Put the data on the device once and draw every member's network."""
@@ -50,7 +52,7 @@ class SupervisedProblem(Problem):
         linear = config.data == "linear_regression"
         sizes = (self.train[0].shape[1], *config.widths, self.data.classes or 1)
         self.net = MLP(sizes, config.activation or "linear", config.initialisation, bias=not linear)
-        self.objective = regress(self.net) if linear else classify(self.net)
+        self.objective = classify(self.net) if self.data.classes else regress(self.net)
         parameters = Parameters.build(
             lambda k: self.net.init(context.seeds[k], "model"),
             context.members, device, context.dtype,
@@ -82,7 +84,10 @@ class SupervisedProblem(Problem):
             test, train = self._outputs(self.test[0]), self._outputs(self.train[0])
             if self.data.classes:
                 return self._evaluate_classes(test, train)
-            return self._evaluate_regression(test.squeeze(-1), train.squeeze(-1))
+            test, train = test.squeeze(-1), train.squeeze(-1)
+            if self.data.truth is None:
+                return self._evaluate_curve(test, train)
+            return self._evaluate_regression(test, train)
 
     def state(self) -> dict[str, Any]:
         """The data streams and the part of an epoch that is still to come."""
@@ -159,6 +164,20 @@ class SupervisedProblem(Problem):
             "observations": self.test[1].cpu().numpy()[None],
         }
         return Evaluation(_numpy(metrics), _numpy(stderr), arrays)
+
+    def _evaluate_curve(self, test: Tensor, train: Tensor) -> Evaluation:
+        """Losses on both sets, which are grids: nothing is sampled, so no standard errors."""
+        metrics = {
+            "test_loss": 0.5 * ((test - self.test[1]).double() ** 2).mean(dim=1),
+            "train_loss": 0.5 * ((train - self.train[1]).double() ** 2).mean(dim=1),
+        }
+        (points, labels), (inputs, targets) = self.data.train, self.data.test
+        arrays = {
+            "curve": test.cpu().numpy(),
+            "curve_target": np.stack([inputs[:, 0], targets])[None],
+            "curve_points": np.stack([points[:, 0], labels])[None],
+        }
+        return Evaluation(_numpy(metrics), {}, arrays)
 
     def _boundary(self) -> dict[str, np.ndarray]:
         """Probability of class 1 on a grid over the training points, and the points."""

@@ -11,6 +11,9 @@ LINE = {
     "data": "linear_regression", "samples": 100, "test_samples": 50, "noise": 0.1,
     "dimension": 3, "condition": 2.0, "widths": [],
 }  # fmt: skip
+WAVE = {
+    "data": "chebyshev", "samples": 20, "test_samples": 50, "degree": 6, "activation": "tanh",
+}  # fmt: skip
 DIGITS = {"data": "digits", "activation": "relu"}
 
 
@@ -42,6 +45,11 @@ def checked(config):
         ({**LINE, "widths": [8]}, "problem.widths=[8]: linear_regression"),
         ({**LINE, "activation": "relu"}, "problem.activation=relu: has no effect"),
         ({**LINE, "condition": 0.5}, "condition=0.5: must be at least 1"),
+        ({**WAVE, "degree": None}, "problem.degree=null: chebyshev needs a value"),
+        ({**WAVE, "degree": 0}, "degree=0: must be at least 1"),
+        ({**WAVE, "noise": 0.1}, "problem.noise=0.1: has no effect on chebyshev"),
+        ({**WAVE, "split_seed": 1}, "problem.split_seed=1: has no effect on chebyshev"),
+        ({**LINE, "degree": 3}, "problem.degree=3: has no effect on linear_regression"),
         ({**LINE, "noise": float("nan")}, "noise=nan: must be finite"),
     ],
 )
@@ -57,7 +65,7 @@ def test_names_are_those_of_the_networks():
     assert nets.INITIALISATIONS == module.INITIALISATIONS
 
 
-@pytest.mark.parametrize("keys", [{**MOONS, "activation": "tanh"}, LINE, DIGITS])
+@pytest.mark.parametrize("keys", [{**MOONS, "activation": "tanh"}, LINE, DIGITS, WAVE])
 def test_sizes_known_without_the_data_are_those_of_the_data(keys):
     config = SupervisedConfig(**keys, batch_size="full")
     config.validate()

@@ -6,6 +6,7 @@ from sklearn.model_selection import train_test_split
 
 from playground.domains.supervised.data import (
     Sampler,
+    chebyshev,
     digits,
     linear_regression,
     moons,
@@ -45,6 +46,17 @@ def test_moons_are_those_of_scikit_learn(size):
     expected, classes = make_moons(size, shuffle=False, noise=None)
     assert points == pytest.approx(expected, abs=1e-12)
     assert np.array_equal(labels, classes)
+
+
+@pytest.mark.parametrize("degree", [1, 3, 6, 11])
+def test_chebyshev_is_numpys_polynomial(degree):
+    data = chebyshev((20, 33), degree)
+    for (x, y), size in ((data.train, 20), (data.test, 33)):
+        assert x.shape == (size, 1)
+        assert (x[0, 0], x[-1, 0]) == (-1.0, 1.0)
+        assert np.ptp(np.diff(x[:, 0])) < 1e-15 * size
+        expected = np.polynomial.chebyshev.chebval(x[:, 0], [0] * degree + [1])
+        assert y == pytest.approx(expected, abs=1e-12)
 
 
 def test_noise_of_moons():

@@ -20,6 +20,10 @@ KEYS = {
         "samples": 60, "test_samples": 40, "noise": 0.1, "widths": [8], "activation": "tanh",
     },
     "digits": {"widths": [16], "activation": "relu"},
+    "chebyshev": {
+        "samples": 20, "test_samples": 40, "degree": 6, "widths": [8, 5], "activation": "tanh",
+        "initialisation": "lecun",
+    },
 }  # fmt: skip
 
 
@@ -190,6 +194,69 @@ def test_regression_reports_its_excess_risk():
     assert result.metrics["test_loss"][1] == pytest.approx(errors.mean())
     assert result.stderr["test_loss"][1] == pytest.approx(errors.std(ddof=1) / np.sqrt(40))
     assert result.arrays["predictions"][1] == pytest.approx(x @ np.array([1.0, 3.0, 0.0]))
+
+
+def test_the_curve_is_the_modules_and_its_losses_are_half_mean_squares():
+    problem, players = build("chebyshev", range(2), dtype=torch.float64, batch_size="full")
+    train(problem, engine_of(players), 30)
+    result = problem.evaluate()
+    x = np.linspace(-1, 1, 40)
+    target = np.polynomial.chebyshev.chebval(x, [0] * 6 + [1])
+    assert (problem.main_metric, problem.higher_is_better) == ("test_loss", False)
+    assert result.stderr == {}
+    assert result.arrays["curve_target"][0] == pytest.approx(np.stack([x, target]))
+    for member in range(2):
+        module = players["model"].module().double()
+        module.load_state_dict(players["model"].parameters.member(member))
+        curve = module(torch.tensor(x)[:, None])[:, 0].detach().numpy()
+        assert result.arrays["curve"][member] == pytest.approx(curve)
+        assert result.metrics["test_loss"][member] == pytest.approx(
+            ((curve - target) ** 2).mean() / 2
+        )
+        fit = module(torch.tensor(problem.data.train[0]))[:, 0].detach().numpy()
+        square = ((fit - problem.data.train[1]) ** 2).mean()
+        assert result.metrics["train_loss"][member] == pytest.approx(square / 2)
+
+
+def test_the_shipped_chebyshev_is_the_published_task(tmp_path):
+    """Descent from NumPy's own network and its chain rule takes the same five steps."""
+    result = run(
+        ["problem=supervised/chebyshev", "optimizer=sgd", "dtype=float64", "probes=none",
+         "evaluate.every=1", "budget.iterations=5", f"run_dir={tmp_path / 'run'}"], quiet=True,
+    )  # fmt: skip
+    assert result.config["optimizer"]["lr"] == 0.2
+    start = problem_of(result)
+    weights = [start[f"{k}.weight"] for k in (0, 2, 4)]
+    biases = [start[f"{k}.bias"] for k in (0, 2, 4)]
+    assert sum(a.size for a in [*weights, *biases]) == 701
+    assert not any(b.any() for b in biases)
+    x = np.linspace(-1, 1, 20)[:, None]
+    y = np.polynomial.chebyshev.chebval(x, [0] * 6 + [1])
+    losses = []
+    for _ in range(6):
+        hidden = [x]
+        for w, b in zip(weights, biases, strict=True):
+            hidden.append(np.tanh(hidden[-1] @ w.T + b))
+        residual = hidden[2] @ weights[2].T + biases[2] - y
+        losses.append((residual**2).mean() / 2)
+        delta = residual / len(x)
+        for k in (2, 1, 0):
+            gradient, shift = delta.T @ hidden[k], delta.sum(axis=0)
+            delta = (delta @ weights[k]) * (1 - hidden[k] ** 2)
+            weights[k], biases[k] = weights[k] - 0.2 * gradient, biases[k] - 0.2 * shift
+    assert result.metric("train_loss")[1][-1, 0] == pytest.approx(losses[-1], rel=1e-12)
+    assert result.metric("loss", "model")[1][:, 0] == pytest.approx(losses[:5], rel=1e-12)
+
+
+def problem_of(result):
+    """Initial tensors of a run's first member, from its configuration."""
+    keys = {
+        k: v for k, v in result.config["problem"].items() if k not in ("default_budget", "tuned")
+    }
+    problem = SupervisedConfig(**keys).build(None)
+    players = problem.setup(Context((result.config["seed"],), dtype=torch.float64))
+    member = players["model"].parameters.member(0)
+    return {name: tensor.numpy().copy() for name, tensor in member.items()}
 
 
 @pytest.mark.parametrize("data", KEYS)
