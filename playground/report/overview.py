@@ -11,10 +11,20 @@ from collections.abc import Callable
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import blended_transform_factory
 
 from playground.report.curves import BINS, curve, marks, prepare, spread_text, threshold_line
 from playground.report.spread import finite
-from playground.report.style import Sheet, color, heading, legend, note, ordered_colors
+from playground.report.style import (
+    ALARM,
+    CAPTION,
+    Sheet,
+    color,
+    heading,
+    legend,
+    note,
+    ordered_colors,
+)
 from playground.report.text import (
     is_linear,
     last_iteration,
@@ -26,6 +36,9 @@ from playground.report.text import (
 from playground.report.view import Series, View
 
 Reader = Callable[[str], Series]
+
+FINDINGS = 4
+"""Findings that are marked at most; the caption names all (ours)."""
 
 ENTRIES = 6
 """Legend entries of values that vary; of more, some in between are left out."""
@@ -81,6 +94,9 @@ def caption(view: View, *, measured: bool) -> str:
             parts.append(f"Gradient norms at every update, the rest at one update in {every}.")
     else:
         parts.append("Gradients were not measured (probes=none).")
+    if view.findings:
+        words = [f"{rule} ({members})" for rule, _, members in view.findings]
+        parts.append(f"Diagnosis, with the number of members: {', '.join(words)}.")
     events = [e for e in view.events if e["kind"] in ("nonfinite", "frozen")]
     if events:
         count = len({e["member"] for e in events})
@@ -160,7 +176,17 @@ def _main(ax: Axes, view: View, end: float) -> Axes:
     line = reference(view)
     if line is not None:
         threshold_line(ax, *line)
+    _found(ax, view)
     return ax
+
+
+def _found(ax: Axes, view: View) -> None:
+    """Where the evidence of the first findings begins, named."""
+    where = blended_transform_factory(ax.transData, ax.transAxes)
+    for place, (rule, began, _) in enumerate(view.findings[:FINDINGS]):
+        ax.axvline(began, color=ALARM, linewidth=0.9, linestyle=(0, (4, 2)), alpha=0.7, zorder=1.4)
+        ax.text(began, 0.97 - 0.075 * place, f" {rule}", transform=where, color=ALARM,
+                fontsize=CAPTION, va="top", zorder=4)  # fmt: skip
 
 
 def _losses(ax: Axes, view: View, end: float) -> Axes:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from playground.record.text import load_json
+
 if TYPE_CHECKING:
     from playground.record.reader import Run
 
@@ -154,6 +156,17 @@ class View:
         """Rows of the table ``events``."""
         rows: list[dict[str, Any]] = self.run.events.to_pylist()
         return rows
+
+    @cached_property
+    def findings(self) -> list[tuple[str, float, int]]:
+        """(rule, where its evidence begins, members) of ``diagnosis.json``, earliest first."""
+        path = self.run.path / "diagnosis.json"
+        found: dict[str, tuple[float, set[int]]] = {}
+        for row in load_json(path)["findings"] if path.exists() else ():
+            began, members = found.get(row["rule"], (np.inf, set()))
+            found[row["rule"]] = min(began, float(row["began"])), members | {int(row["member"])}
+        marks = [(rule, began, len(members)) for rule, (began, members) in found.items()]
+        return sorted(marks, key=lambda mark: mark[1])
 
     @property
     def players(self) -> list[str]:

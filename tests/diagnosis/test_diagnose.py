@@ -10,6 +10,8 @@ import pytest
 import playground
 from playground.diagnosis import words
 from playground.diagnosis.report import KIND
+from playground.report import overview
+from playground.report.view import View
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "diagnose.py"
 
@@ -58,3 +60,15 @@ def test_what_is_found_while_a_run_runs_is_an_event_once(tmp_path):
     assert "in 2 of 2 members" in events[0]["message"]
     (paragraph,) = (w for w in words(playground.diagnose(run), 2) if w.startswith("step_too_long"))
     assert "Try: a smaller optimizer.lr" in paragraph
+
+
+def test_findings_are_marked_on_the_overview(tmp_path):
+    run = playground.run(["problem=landscape/quadratic", "optimizer=sgd", "optimizer.lr=2.05",
+                          f"run_dir={tmp_path / 'run'}"], quiet=True)  # fmt: skip
+    (finding,) = (f for f in playground.diagnose(run) if f.rule == "step_too_long")
+    figure = overview.figure(View(run))
+    main = figure.axes[0]
+    (label,) = (text for text in main.texts if text.get_text().strip() == "step_too_long")
+    assert label.get_position()[0] == finding.began
+    assert any(line.get_xdata()[0] == finding.began for line in main.lines)
+    assert any("step_too_long (1)" in text.get_text() for text in figure.texts)
