@@ -67,7 +67,9 @@ def test_every_problem_has_its_picture(tmp_path, domain, overrides):
     result = run(tmp_path / "run", *overrides)
     drawn = {path.stem: imread(path) for path in (result.path / "figures").iterdir()}
     game = {"game"} if "spectrum" in result.arrays else set()
-    assert set(drawn) == {"overview", "gradient_norms", domain} | game
+    epochs = any(probe == "epochs" for probe in result.measurements["probe"].to_pylist())
+    policy = {"policy_gradient"} if epochs else set()
+    assert set(drawn) == {"overview", "gradient_norms", domain} | game | policy
     assert all(np.isfinite(pixels).all() and pixels.std() > 0.02 for pixels in drawn.values())
 
 
