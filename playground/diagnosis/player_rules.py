@@ -144,7 +144,10 @@ def useless_critic(view: View) -> Iterable[Finding]:
         return
     half = Series(series.x[len(series.x) // 2 :], series.values[len(series.x) // 2 :])
     threshold, ends = solved_at(view), trailing(half)
-    unsolved = np.ones(len(ends), bool) if threshold is None else trailing(returns) < threshold
+    unsolved = np.ones(len(ends), bool)
+    if threshold is not None:
+        evaluated = trailing(view.metric("return"), 1)
+        unsolved = np.fmax(trailing(returns), evaluated) < threshold
 
     def evidence(k: int) -> str:
         return f"explained variance {ends[k]:.2g} over the second half of the run"
