@@ -9,7 +9,8 @@ import torch
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from playground.best_response import BestResponse
-from playground.config import Config, Member, members, validate
+from playground.config import Config, Member, members
+from playground.crosschecks import validate
 from playground.engine import Engine
 from playground.extend import Wrap, Wrapped
 from playground.game import Context, Player, Problem, Stability

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playground.config import Config, from_dict, to_dict, varied
+from playground.config import Config, from_dict, to_dict
+from playground.crosschecks import varied
 from playground.explain import unknown
 from playground.outside import CustomConfig
 from playground.record.directory import RecordError, RunDirectory, RunExists, check_run_dir

@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from playground.composition import options
-from playground.config import OPTIONAL_GROUPS, Config, budget, compose
+from playground.config import OPTIONAL_GROUPS, Config, compose
+from playground.crosschecks import budget
 from playground.schema import describe
 
 WIDTH, INDENT = 100, 2

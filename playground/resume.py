@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from playground.config import Config, budget, from_dict, to_dict
+from playground.config import Config, from_dict, to_dict
+from playground.crosschecks import budget
 from playground.optim.config import uses_budget
 from playground.record.directory import RecordError, RunDirectory
 from playground.schema import ConfigError

@@ -13,7 +13,8 @@ import torch
 from playground import back, outside
 from playground.assembly import Parts, assemble, build_session
 from playground.composition import custom_overrides
-from playground.config import Config, compose, from_dict, to_dict, varied
+from playground.config import Config, compose, from_dict, to_dict
+from playground.crosschecks import varied
 from playground.extend import Extensions, Wrap
 from playground.game import Problem
 from playground.optim.config import OptimizerConfig

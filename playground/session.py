@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from playground.best_response import BestResponse
-from playground.config import Config, Member, budget
+from playground.config import Config, Member
+from playground.crosschecks import budget
 from playground.diagnosis.report import EVERY, KIND, news
 from playground.engine import Engine, Failure
 from playground.game import Player, Problem

@@ -363,7 +363,8 @@ def test_help_lists_every_group_and_option(capsys):
      ["problem=gan/dirac", "optimizer@players.generator=adam", "players.generator.lr=0.3"]],
 )  # fmt: skip
 def test_help_shows_the_values_in_force(overrides, capsys):
-    from playground.config import budget, compose, to_dict
+    from playground.config import compose, to_dict
+    from playground.crosschecks import budget
 
     text = shown(capsys, *overrides)
     config = compose(overrides)
