@@ -14,11 +14,9 @@ from pathlib import Path
 
 def main() -> int:
     """Parse the command line, print the findings."""
-    lines = (__doc__ or "").split("\n\n")
     parser = argparse.ArgumentParser(
-        description="\n\n".join([lines[0].partition(":")[0] + ".", lines[1]]), epilog=lines[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", nargs="*", type=Path, metavar="RUN_OR_SWEEP")
     parser.add_argument("--rules", action="store_true", help="list the rules")
     given = parser.parse_args()

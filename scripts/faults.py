@@ -9,6 +9,7 @@ reports anything. A member of a control with any finding is a false alarm.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,7 +252,7 @@ def main() -> None:
     everything = {**FAULTS, **{f"healthy-{name}": case for name, case in HEALTHY.items()}}
     unknown = [name for name in given.name if name not in everything]
     if unknown:
-        parser.error(f"{unknown[0]}: allowed are {', '.join(everything)}")
+        sys.exit(f"faults: {unknown[0]}: unknown (allowed are {', '.join(everything)})")
     given.out.mkdir(parents=True, exist_ok=True)
     totals = np.zeros(4, int)
     print("| planted fault | expected | named | first | after | curve alone | also named |\n"

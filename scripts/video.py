@@ -14,11 +14,9 @@ from pathlib import Path
 
 def main() -> int:
     """Parse the command line, write the GIF."""
-    lines = (__doc__ or "").split("\n\n")
     parser = argparse.ArgumentParser(
-        description="\n\n".join([lines[0].partition(":")[0] + ".", lines[1]]), epilog=lines[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run directory")
     parser.add_argument("--at", default="final", help="final, best, or a snapshot's iteration")
     parser.add_argument("--member", type=int, default=0)

@@ -374,3 +374,27 @@ def load(path: Path) -> Run:
 def chance(seed: int) -> random.Random:
     """A fixed source of random moments."""
     return random.Random(seed)
+
+
+PROBED_PPO = [
+    "problem=rl/cartpole", "problem.num_envs=6", "problem.widths=[8]", "members=2",
+    "problem.evaluation_episodes=2", "algorithm.num_steps=16", "algorithm.batch_size=48",
+    "algorithm.epochs=2", "budget.iterations=5", "evaluate.every=2",
+]  # fmt: skip
+PROBED = {"gan": ["problem=gan/ring", *SMALL_GAN, "members=2", "budget.iterations=9",
+                  "evaluate.every=4"], "ppo": PROBED_PPO}  # fmt: skip
+"""Runs in which passes are tried: two players, and epochs of minibatches."""
+
+
+def probed(given: Sequence[str], probes: str, folder: Path) -> tuple[Run, Run]:
+    """A run without probes and one with, which trains and resumes bit for bit alike."""
+    plain = quiet([*given, "probes=none"], folder / "plain")
+    full = [*given, probes, "checkpoint.every=2"]
+    whole = quiet(full, folder / "whole")
+    stop(full, folder / "parts", 4)
+    parts = resume(folder / "parts")
+    for key in ("players", "engine", "problem", "counters"):
+        assert_same(final(plain)[key], final(whole)[key], key)
+    assert_same(final(whole), final(parts))
+    assert_same_records(whole, parts)
+    return plain, whole

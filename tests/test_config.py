@@ -15,13 +15,13 @@ from playground.config import (
     CheckpointConfig,
     Config,
     EvaluateConfig,
-    budget,
     compose,
     domain_of,
     from_dict,
     members,
     to_dict,
 )
+from playground.crosschecks import budget
 from playground.optim.config import OPTIMIZERS, TORCH_CLASSES
 from playground.optim.stepper_config import STEPPERS
 from playground.probes.config import ProbesConfig

@@ -9,7 +9,7 @@ Shape legend: T points in time, M members.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
@@ -43,7 +43,8 @@ class Finding:
     evidence: str
     player: str = ""
     tensor: str = ""
-    began: float = 0.0
+    _: KW_ONLY
+    began: float
 
 
 @dataclass(frozen=True)
@@ -93,18 +94,16 @@ class Held:
 
 def held(met: Array, x: Array, window: int = WINDOW, share: float = SHARE) -> Held:
     """Where a condition [T, M] holds until the last point; fewer points than a window are none."""
-    points, members = met.shape
-    none = np.zeros(members)
-    if points < window:
-        return Held(none.astype(bool), none, none, none)
-    sums = np.cumsum(np.concatenate([np.zeros((1, members)), met]), axis=0)
-    holds = sums[window:] - sums[:-window] >= share * window  # [T - window + 1, M]
+    counts = counted(met, window)
+    if not len(counts):
+        return nowhere(met)
+    holds: Array = counts >= share * window
     broken = ~holds[::-1]
-    length = np.where(broken.any(axis=0), broken.argmax(axis=0), len(holds))  # until the end
-    first = np.minimum(points - length, points - 1)
-    start = np.maximum(first - window + 1, 0)
-    confidence = (sums[-1] - np.take_along_axis(sums, start[None], 0)[0]) / (points - start)
-    return Held(holds[-1], x[first], x[start], confidence)
+    length = np.where(broken.any(axis=0), broken.argmax(axis=0), len(counts))  # until the end
+    start = np.minimum(len(counts) - length, len(counts) - 1)
+    later = np.arange(len(met))[:, None] >= start
+    confidence = (met & later).sum(axis=0) / later.sum(axis=0)
+    return Held(holds[-1], x[start + window - 1], x[start], confidence)
 
 
 def ever(met: Array, x: Array, window: int = WINDOW, share: float = SHARE) -> Held:
@@ -112,16 +111,28 @@ def ever(met: Array, x: Array, window: int = WINDOW, share: float = SHARE) -> He
 
     A step that is too long, for one, makes parameters large enough to hide it.
     """
-    points, members = met.shape
-    none = np.zeros(members)
-    if points < window:
-        return Held(none.astype(bool), none, none, none)
-    sums = np.cumsum(np.concatenate([np.zeros((1, members)), met]), axis=0)
-    counts = sums[window:] - sums[:-window]
-    holds = counts >= share * window
-    first = holds.argmax(axis=0)
-    seen = np.take_along_axis(counts, first[None], 0)[0] / window
-    return Held(holds.any(axis=0), x[first + window - 1], x[first], seen)
+    counts = counted(met, window)
+    if not len(counts):
+        return nowhere(met)
+    holds: Array = counts >= share * window
+    start = holds.argmax(axis=0)
+    seen = np.take_along_axis(counts, start[None], 0)[0] / window
+    return Held(holds.any(axis=0), x[start + window - 1], x[start], seen)
+
+
+def counted(met: Array, window: int) -> Array:
+    """How many points of each window meet a condition [T - window + 1, M]; empty if too few."""
+    if len(met) < window:
+        return np.empty((0, met.shape[1]))
+    sums = np.cumsum(np.concatenate([np.zeros((1, met.shape[1])), met]), axis=0)
+    result: Array = sums[window:] - sums[:-window]
+    return result
+
+
+def nowhere(met: Array) -> Held:
+    """Of a condition that cannot be judged."""
+    none = np.zeros(met.shape[1])
+    return Held(none.astype(bool), none, none, none)
 
 
 def trailing(series: Series, window: int = WINDOW) -> Array:
@@ -178,6 +189,7 @@ def findings(
     """One finding for every member of whom a condition holds."""
     return [
         Finding(rule, k, float(where.since[k]), float(value[k]), threshold,
-                float(where.confidence[k]), evidence(k), player, tensor, float(where.began[k]))
+                float(where.confidence[k]), evidence(k), player, tensor,
+                began=float(where.began[k]))
         for k in where.members
     ]  # fmt: skip

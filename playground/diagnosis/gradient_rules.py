@@ -162,7 +162,9 @@ def _never(view: View, player: str, tensor: str, which: Array, evidence: str) ->
     if player in (view.config.get("frozen") or ()):
         return
     for member in np.flatnonzero(which):
-        yield Finding("cut_off", int(member), 1.0, 1.0, 1.0, 1.0, evidence, player, tensor)
+        yield Finding(
+            "cut_off", int(member), 1.0, 1.0, 1.0, 1.0, evidence, player, tensor, began=1.0
+        )
 
 
 def hidden(view: View, player: str) -> list[tuple[str, str]]:

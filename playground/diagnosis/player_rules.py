@@ -120,7 +120,7 @@ def policy_jump(view: View) -> Iterable[Finding]:
 def entropy_collapse(view: View) -> Iterable[Finding]:
     """The policy has become deterministic without having learned the task."""
     series, returns = first_metric(view, "entropy"), view.metric("train/return")
-    threshold = solved_at(view)
+    threshold = view.solved
     if not series or not returns or threshold is None or (series.values < 0).any():
         return  # the entropy of a density has no zero to go to
     poor = trailing(returns) < threshold - 0.5 * abs(threshold)
@@ -143,7 +143,7 @@ def useless_critic(view: View) -> Iterable[Finding]:
     if len(series.values) < 32:
         return
     half = Series(series.x[len(series.x) // 2 :], series.values[len(series.x) // 2 :])
-    threshold, ends = solved_at(view), trailing(half)
+    threshold, ends = view.solved, trailing(half)
     unsolved = np.ones(len(ends), bool)
     if threshold is not None:
         evaluated = trailing(view.metric("return"), 1)
@@ -155,12 +155,6 @@ def useless_critic(view: View) -> Iterable[Finding]:
     where = held((half.values < EXPLAINED) & unsolved, half.x)
     whole = replace(where, now=where.now & (where.since <= half.x[len(half.x) // 2]))
     yield from findings("useless_critic", whole, ends, EXPLAINED, evidence, view.players[-1])
-
-
-def solved_at(view: View) -> float | None:
-    """The return at which the environment counts as solved."""
-    known = view.arrays.get("threshold")
-    return float(np.ravel(known[max(known)])[0]) if known else None
 
 
 def first_metric(view: View, name: str) -> Series:

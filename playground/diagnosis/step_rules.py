@@ -133,7 +133,7 @@ def plateau(view: View) -> Iterable[Finding]:
             "plateau", int(member), float(series.x[half]), float(change[member]), FLAT,
             1 - float(change[member]) / FLAT,
             f"{first[member]:.4g} at the start, {before[member]:.4g} at half of the run, "
-            f"{after[member]:.4g} at its end",
+            f"{after[member]:.4g} at its end", began=float(series.x[half]),
         )  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def elsewhere(view: View) -> Iterable[Finding]:
         return
     start, ends = leading(norm, 1), trailing(norm)
     far = trailing(distance, 1) > 0.1 * np.maximum(leading(distance, 1), 1e-12)
-    met = (norm.values < CRITICAL * start) & far
+    met = (norm.values <= CRITICAL * start) & far  # also where it starts at 0
 
     def evidence(k: int) -> str:
         return (
@@ -181,6 +181,7 @@ def mismatch(view: View) -> Iterable[Finding]:
             "objective_mismatch", int(member), float(metric.x[-3]), change, MARGIN, 1.0,
             f"the loss went from {start[member]:.4g} to {end[member]:.4g}, but {view.main_metric} "
             f"from {first[member]:.4g} to {last[member]:.4g}", view.players[0],
+            began=float(metric.x[-3]),
         )  # fmt: skip
 
 
@@ -207,11 +208,9 @@ def progress(view: View) -> tuple[Series, Array]:
     everyone = np.ones(len(view.members), bool)
     if view.domain == "rl":
         series = view.metric("train/return")
-        solved = view.arrays.get("threshold")
-        if not solved:
+        if view.solved is None:
             return series, ~everyone
-        threshold = float(np.ravel(solved[max(solved)])[0])
-        return series, trailing(series) < threshold - 0.1 * abs(threshold)
+        return series, trailing(series) < view.solved - 0.1 * abs(view.solved)
     if single(view) and not view.has("distance"):
         series = view.metric("loss", view.players[0])
         return series, trailing(series) > HIGH * leading(series, 1)

@@ -152,9 +152,8 @@ def informative(view: View) -> tuple[str, str, str]:
 
 def reference(view: View) -> tuple[float, str] | None:
     """A line that the main metric is compared with: solved, or a perfect sampler's score."""
-    thresholds = view.arrays.get("threshold")
-    if thresholds:
-        return float(np.ravel(thresholds[max(thresholds)])[0]), "solved"
+    if view.solved is not None:
+        return view.solved, "solved"
     perfect = view.metric(f"{view.main_metric}/perfect")
     if perfect:
         return float(np.nanmean(finite(perfect.values))), "perfect sampler"

@@ -123,6 +123,12 @@ class View:
         """The resolved configuration."""
         return self.run.config
 
+    @cached_property
+    def solved(self) -> float | None:
+        """The return at which the environment counts as solved; None where none is known."""
+        known = self.arrays.get("threshold")
+        return float(np.ravel(known[max(known)])[0]) if known else None
+
     def config_value(self, key: str) -> float | None:
         """A number of the configuration by its dotted key, None where there is none."""
         node: Any = self.config
@@ -204,6 +210,12 @@ class View:
         self, player: str, quantity: str, tap: str = "gradient", tensor: str = ""
     ) -> Series:
         """A tier-0 quantity over iterations, at every update where it was measured."""
+        key = (player, quantity, tap, tensor)
+        if key not in self._gradients:
+            self._gradients[key] = self._gradient(*key)
+        return self._gradients[key]
+
+    def _gradient(self, player: str, quantity: str, tap: str, tensor: str) -> Series:
         rows = self.gradients.where(player=player, tap=tap, tensor=tensor)
         value = self.gradients[quantity][rows]
         if quantity != "norm":  # norm exists at every row of its taps; NaN there is a value
@@ -241,6 +253,10 @@ class View:
             known, iterations = pivot(update, np.zeros(len(update), np.int64), iteration, 1)
             self._cache[player] = known, spaced(iterations[:, 0])
         return self._cache[player]
+
+    @cached_property
+    def _gradients(self) -> dict[tuple[str, str, str, str], Series]:
+        return {}
 
     @cached_property
     def _cache(self) -> dict[str, tuple[Array, Array]]:

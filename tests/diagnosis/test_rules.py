@@ -17,7 +17,7 @@ class Records:
     def __init__(self, domain="supervised", players=("model",), **options):
         self.domain, self.players, self.members = domain, list(players), [{}, {}]
         self.metrics, self.gradients, self.games = {}, {}, {}
-        self.arrays, self.events, self.config = {}, [], {}
+        self.solved, self.events, self.config = None, [], {}
         self.main_metric, self.manifest = "accuracy", {"tensors": {}, "higher_is_better": True}
         for name, value in options.items():
             setattr(self, name, value)
@@ -182,7 +182,7 @@ def test_rotation_of_a_field_that_does_not_shrink():
 def agent(**metrics):
     return Records(domain="rl", players=("agent",), metrics={
         (name, ""): series for name, series in metrics.items()},
-        arrays={"threshold": {0: np.array([475.0])}})  # fmt: skip
+        solved=475.0)  # fmt: skip
 
 
 def test_rules_of_policies():

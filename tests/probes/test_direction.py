@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from harness import SMALL_GAN, assert_same, assert_same_records, final, quiet, resume, stop
+from harness import PROBED, probed, quiet
 
 from playground.game import Observation
 from playground.parameters import Layout
@@ -144,23 +144,7 @@ def test_a_run_s_first_lag_is_tier_0_s(tmp_path):
         assert value == pytest.approx(tier[key], rel=1e-4, abs=1e-6)
 
 
-GAN = ["problem=gan/ring", *SMALL_GAN, "members=2", "budget.iterations=9", "evaluate.every=4"]
-PPO = [
-    "problem=rl/cartpole", "problem.num_envs=6", "problem.widths=[8]", "members=2",
-    "problem.evaluation_episodes=2", "algorithm.num_steps=16", "algorithm.batch_size=48",
-    "algorithm.epochs=2", "budget.iterations=5", "evaluate.every=2",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("given", [GAN, PPO], ids=["gan", "ppo"])
+@pytest.mark.parametrize("given", PROBED.values(), ids=PROBED)
 def test_a_run_is_the_same_with_it_and_resumes(given, tmp_path):
-    plain = quiet([*given, "probes=none"], tmp_path / "plain")
-    full = [*given, "probes.direction.every=2", "checkpoint.every=2"]
-    whole = quiet(full, tmp_path / "whole")
-    stop(full, tmp_path / "parts", 4)
-    parts = resume(tmp_path / "parts")
-    for key in ("players", "engine", "problem", "counters"):
-        assert_same(final(plain)[key], final(whole)[key], key)
-    assert_same(final(whole), final(parts))
-    assert_same_records(whole, parts)
+    _, whole = probed(given, "probes.direction.every=2", tmp_path)
     assert rows(whole)

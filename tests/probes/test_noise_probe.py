@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from harness import SMALL_GAN, assert_same, assert_same_records, final, loop, quiet, resume, stop
+from harness import PROBED, loop, probed, quiet
 
 from playground.game import Move, Player
 from playground.nets import MLP, dcgan_discriminator, dcgan_generator
@@ -268,25 +268,9 @@ def rows(run):
     return [r for r in run.measurements.to_pylist() if r["probe"] == "noise"]
 
 
-GAN = ["problem=gan/ring", *SMALL_GAN, "members=2", "budget.iterations=9", "evaluate.every=4"]
-PPO = [
-    "problem=rl/cartpole", "problem.num_envs=6", "problem.widths=[8]", "members=2",
-    "problem.evaluation_episodes=2", "algorithm.num_steps=16", "algorithm.batch_size=48",
-    "algorithm.epochs=2", "budget.iterations=5", "evaluate.every=2",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("given", [GAN, PPO], ids=["gan", "ppo"])
+@pytest.mark.parametrize("given", PROBED.values(), ids=PROBED)
 def test_a_run_records_noise_changes_nothing_and_resumes(given, tmp_path):
-    plain = quiet([*given, "probes=none"], tmp_path / "plain")
-    full = [*given, "probes=full", "checkpoint.every=2"]
-    whole = quiet(full, tmp_path / "whole")
-    stop(full, tmp_path / "parts", 4)
-    parts = resume(tmp_path / "parts")
-    for key in ("players", "engine", "problem", "counters"):
-        assert_same(final(plain)[key], final(whole)[key], key)
-    assert_same(final(whole), final(parts))
-    assert_same_records(whole, parts)
+    plain, whole = probed(given, "probes=full", tmp_path)
     found = rows(whole)
     assert {"noise_scale", "norm_test", "cosine/2", "clusters"} <= {r["quantity"] for r in found}
     assert any(r["stderr"] for r in found)
@@ -294,7 +278,7 @@ def test_a_run_records_noise_changes_nothing_and_resumes(given, tmp_path):
 
 
 def test_ppo_s_clusters_are_segments_and_taps_apply(tmp_path):
-    made = loop(*PPO)
+    made = loop(*PROBED["ppo"])
     move = next(made.problem.iteration(0.0))[0]
     batch = move.batch
     assert batch["cluster"].shape == batch["weight"].shape

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from harness import SMALL_GAN, assert_same, assert_same_records, final, quiet, resume, stop
+from harness import PROBED, probed, quiet
 
 import playground
 from playground.optim.chain import Optimizer
@@ -173,14 +173,6 @@ def test_adam_s_first_rates_are_those_by_hand(tmp_path):
     assert counts[0, 0, :30].sum() == 0  # nothing below 10^-5
 
 
-GAN = ["problem=gan/ring", *SMALL_GAN, "members=2", "budget.iterations=9", "evaluate.every=4"]
-PPO = [
-    "problem=rl/cartpole", "problem.num_envs=6", "problem.widths=[8]", "members=2",
-    "problem.evaluation_episodes=2", "algorithm.num_steps=16", "algorithm.batch_size=48",
-    "algorithm.epochs=2", "budget.iterations=5", "evaluate.every=2",
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("rounds", ["simultaneous", "alternating"])
 def test_both_players_of_a_game_are_measured_where_the_other_stood(rounds, tmp_path):
     """Promised -eta |g|^2 at the round's start; done, with curvature mu, (1 - eta mu / 2) of it."""
@@ -201,19 +193,11 @@ def test_both_players_of_a_game_are_measured_where_the_other_stood(rounds, tmp_p
     assert found["y", "actual_change"] == pytest.approx(-0.1 * gy @ gy * (1 - 0.05 * mu))
 
 
-@pytest.mark.parametrize("given", [GAN, PPO], ids=["gan", "ppo"])
+@pytest.mark.parametrize("given", PROBED.values(), ids=PROBED)
 def test_a_run_is_the_same_with_it_and_resumes(given, tmp_path):
-    plain = quiet([*given, "probes=none"], tmp_path / "plain")
-    full = [*given, "probes.step.every=1", "checkpoint.every=2"]
-    whole = quiet(full, tmp_path / "whole")
-    stop(full, tmp_path / "parts", 4)
-    parts = resume(tmp_path / "parts")
-    for key in ("players", "engine", "problem", "counters"):
-        assert_same(final(plain)[key], final(whole)[key], key)
-    assert_same(final(whole), final(parts))
-    assert_same_records(whole, parts)
+    _, whole = probed(given, "probes.step.every=1", tmp_path)
     rows = [r for r in whole.measurements.to_pylist() if r["probe"] == "step"]
     updates = {(r["iteration"], r["player"]): r["update"] for r in rows}
-    steps = 1 if given is GAN else 4
+    steps = 1 if given is PROBED["gan"] else 4
     assert all(update == 1 + steps * (i - 1) for (i, _), update in updates.items())
     assert playground.load(whole.path).arrays
