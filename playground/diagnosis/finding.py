@@ -117,7 +117,7 @@ def ever(met: Array, x: Array, window: int = WINDOW, share: float = SHARE) -> He
     holds: Array = counts >= share * window
     start = holds.argmax(axis=0)
     seen = np.take_along_axis(counts, start[None], 0)[0] / window
-    return Held(holds.any(axis=0), x[start + window - 1], x[start], seen)
+    return Held(np.asarray(holds.any(axis=0)), x[start + window - 1], x[start], seen)
 
 
 def counted(met: Array, window: int) -> Array:
