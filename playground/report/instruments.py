@@ -32,31 +32,35 @@ def panels(view: View, found: Mapping[tuple[str, str], Mapping[str, Series]]) ->
     """Everything that the picture may show, in order."""
     several = len(view.players) > 1
 
-    def pick(probe: str, names: Mapping[str, str]) -> dict[str, Series]:
-        """{label: series} of a probe's quantities, of every player."""
+    def pick(probe: str, names: Mapping[str, str], only: str = "") -> dict[str, Series]:
+        """{label: series} of a probe's quantities, of every player; of several ``only`` one."""
         curves = {}
+        wanted = {only: names[only]} if several and only else names
         for player in ("", *view.players):
-            for label, name in names.items():
+            for label, name in wanted.items():
                 series = found.get((player, probe), {}).get(name)
                 if series:
-                    words = (player if several else "", label if len(names) > 1 else "")
+                    words = (player if several else "", label if len(wanted) > 1 else "")
                     curves[" ".join(word for word in words if word) or name] = series
         return curves
 
-    def family(probe: str, prefix: str) -> dict[str, Series]:
-        """Quantities of one prefix, in the order of the numbers behind it."""
-        names = {name for values in found.values() for name in values if name.startswith(prefix)}
-        ordered = sorted(names, key=lambda name: int(name.rpartition("/")[2]))
-        return pick(probe, {name.rpartition("/")[2]: name for name in ordered})
+    def families(title: str, probe: str, prefix: str) -> list[Panel]:
+        """A panel for each player with the quantities of a prefix, by the numbers behind it."""
+        made = []
+        for player in view.players:
+            own = {n: s for n, s in found.get((player, probe), {}).items() if n.startswith(prefix)}
+            ordered = sorted(own, key=lambda name: int(name.rpartition("/")[2]))
+            curves = {name.rpartition("/")[2]: own[name] for name in ordered}
+            words = f"{title}, {player}" if several else title
+            made.append(Panel(words, curves, ordered=True, linear=True,
+                              limits=(lowest(curves), 1.05), line=0.0))  # fmt: skip
+        return made
 
-    agreement = family("noise", "cosine/")
-    lags = family("direction", "cosine_update/")
     return [
         Panel("noise scale B, samples", pick("noise", {"B": "noise_scale",
-              "low": "noise_scale_low", "high": "noise_scale_high"})),
+              "low": "noise_scale_low", "high": "noise_scale_high"}, only="B")),
         Panel("signal-to-noise ratio of a batch", pick("noise", {"": "snr"}), line=1.0),
-        Panel("cosine of two k-ths of the batch", agreement, ordered=not several, linear=True,
-              limits=(lowest(agreement), 1.05), line=0.0),
+        *families("cosine of k-ths of a batch", "noise", "cosine/"),
         Panel("Hessian: both ends", pick("curvature", {"largest": "lambda_max",
               "smallest": "lambda_min"}), line=0.0),
         Panel("sharpness / stability line", pick("curvature", {"": "sharpness_ratio"}), line=1.0),
@@ -67,10 +71,10 @@ def panels(view: View, found: Mapping[tuple[str, str], Mapping[str, Series]]) ->
         Panel("actual / promised change of the loss", pick("step", {"": "change_ratio"}),
               linear=True, line=1.0),
         Panel("step length alpha", pick("step", {"": "alpha"}), linear=True, line=0.0),
-        Panel("effective learning rate", pick("step", {"5 %": "effective_rate/q05",
-              "median": "effective_rate/q50", "95 %": "effective_rate/q95"})),
-        Panel("cosine of updates, by lag", lags, ordered=not several, linear=True,
-              limits=(lowest(lags), 1.05), line=0.0),
+        Panel("effective learning rate" + (", median" if several else ""), pick("step", {
+              "5 %": "effective_rate/q05", "median": "effective_rate/q50",
+              "95 %": "effective_rate/q95"}, only="median")),
+        *families("cosine of updates, by lag", "direction", "cosine_update/"),
         Panel("effective number of directions", pick("direction", {
               "gradient": "effective_directions/gradient",
               "update": "effective_directions/update"})),
@@ -118,8 +122,8 @@ def _mean(iteration: np.ndarray, member: np.ndarray, value: np.ndarray, members:
 def caption(view: View) -> str:
     """What the curves are."""
     words: Sequence[str] = [
-        "Noise scale: tr(covariance of a sample's gradient) / |gradient|^2, with its 95 %",
-        "interval. Stability line: where the optimizer starts to oscillate. Alpha: 0 is the",
+        "Noise scale: tr(covariance of a sample's gradient) / |gradient|^2 (low, high: 95 %).",
+        "Stability line: where the optimizer starts to oscillate. Alpha: 0 is the",
         "minimum along the step, above 0 beyond it. Slopes: of the log variance of signals, per",
         f"layer. {spread_text(len(view.members))}.",
     ]

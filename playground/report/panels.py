@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -66,7 +67,7 @@ def paint(ax: Axes, panel: Panel, end: float) -> None:
     log = prepare(ax, list(known.values()), end, linear=panel.linear)
     if panel.line is not None:
         ax.axhline(panel.line, color="#999999", linewidth=0.8, zorder=1.2)
-    shades = ordered_colors(len(known)) if panel.ordered else COLORS
+    shades = ordered_colors(len(known)) if panel.ordered else cycle(COLORS)
     for (label, series), shade in zip(known.items(), shades, strict=False):
         text = label.replace("_", " ") if _named(label, list(known), panel) else ""
         curve(ax, series, panel.colors.get(label, shade), text, log=log, width=1.4,

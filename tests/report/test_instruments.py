@@ -1,6 +1,7 @@
 """The sheet of instruments: curves are the recorded measurements, panels only what was measured."""
 
 import numpy as np
+from harness import SMALL_GAN
 
 import playground
 from playground.report import draw, instruments
@@ -33,3 +34,18 @@ def test_a_light_run_has_none(tmp_path):
                           f"run_dir={tmp_path / 'run'}"], quiet=True)  # fmt: skip
     assert instruments.figure(View(run)) is None
     assert draw(run, "overview").exists()
+
+
+def test_of_two_players_no_curve_is_left_out(tmp_path):
+    run = playground.run([
+        "problem=gan/ring", *SMALL_GAN, "probes=full", "budget.iterations=60",
+        "evaluate.every=10", f"run_dir={tmp_path / 'run'}",
+    ], quiet=True)  # fmt: skip
+    view = View(run)
+    panels = {ax.get_title(loc="left"): ax for ax in instruments.figure(view).axes}
+    for player in ("generator", "discriminator"):
+        known = view.measured(player, "direction")
+        lags = [q for q, series in known.items() if q.startswith("cosine_update/") and series]
+        lines = panels[f"cosine of updates, by lag, {player}"].get_lines()
+        colors = {str(line.get_color()) for line in lines} - {"#999999"}  # the line at 0
+        assert len(colors) == len(lags) > 3
