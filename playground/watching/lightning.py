@@ -10,7 +10,7 @@ from playground.watching.entry import watch
 from playground.watching.watcher import Watcher
 
 
-class Lightning(Callback):  # type: ignore[misc]
+class Lightning(Callback):  # type: ignore[misc, unused-ignore]
     """Watches one fit.
 
     What is logged with ``self.log`` is recorded at the end of epochs under its own name, the

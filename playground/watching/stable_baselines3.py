@@ -9,7 +9,7 @@ from playground.watching.entry import watch
 from playground.watching.watcher import Watcher
 
 
-class StableBaselines3(BaseCallback):
+class StableBaselines3(BaseCallback):  # type: ignore[misc, unused-ignore]
     """Watches one call of ``learn``.
 
     The player is ``agent`` where one optimizer has everything (PPO, A2C, DQN), else ``actor``,
