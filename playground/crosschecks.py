@@ -81,7 +81,7 @@ def _validate_sinks(config: "Config") -> None:
     """The trackers' step must be counted."""
     step, problem = config.sinks.step, config.problem
     counted = ("iteration", "updates", "gradient_evaluations", *problem.counts)
-    if step is not None and problem.counts and step not in counted:
+    if step is not None and step not in counted:
         raise ConfigError(
             f"sinks.step={step}: problem {problem.name} does not count {step} "
             f"(allowed are {', '.join(counted)})"

@@ -12,10 +12,6 @@ from playground.schema import ConfigError, choice, number, text
 if TYPE_CHECKING:
     from playground.sinks.sink import Sink
 
-STEPS = ("iteration", "updates", "env_steps", "samples", "gradient_evaluations")
-"""Counters of the table ``metrics``."""
-
-
 @dataclass(slots=True)
 class TensorBoardConfig:
     """TensorBoard's event files."""
@@ -79,8 +75,8 @@ class SinksConfig:
     members: str | None = choice(
         None, ("each", "mean"), "a curve each, or their mean; null is each up to 16 members"
     )
-    step: str | None = choice(
-        None, STEPS, "the trackers' step; null is env_steps where they are counted, else iteration"
+    step: str | None = text(
+        None, "the trackers' step, a counter; null is environment steps in rl, else iterations"
     )
     tensors: list[str] = text([], "tensors whose gradients are mirrored too, as ['*.0.weight']")
     aliases: bool = text(True, "CleanRL's and Stable-Baselines3's names beside ours (rl)")

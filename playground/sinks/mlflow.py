@@ -44,7 +44,9 @@ class MLflow(Sink):
         self._client = mlflow.MlflowClient(self.uri)
         self.where = f"{self._client.tracking_uri} {self.experiment}"
         experiment = self._experiment()
-        self._runs, self._done, self._waiting = [], [], []
+        self._runs: list[str] = []
+        self._done: list[int] = []
+        self._waiting: list[list[Any]] = []
         for track in run.tracks:
             identity, done = self._run(run, track, experiment)
             self._runs.append(identity)

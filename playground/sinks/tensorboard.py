@@ -92,4 +92,4 @@ class TensorBoard(Sink):
 
 def _block(config: Mapping[str, Any]) -> str:
     """A configuration as a block of Markdown."""
-    return "\n".join(f"    {line}" for line in dump_yaml(config).splitlines())
+    return "\n".join(f"    {line}" for line in dump_yaml(config).decode().splitlines())
