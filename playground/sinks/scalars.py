@@ -130,7 +130,8 @@ class Scalars:
         for row in zip(*(columns[name] for name in names), strict=True):
             iteration, member, player, name, value, stderr, seconds, env_steps, step = row
             own = at(iteration, member)
-            own.step, own.seconds, own.env_steps = step, seconds, env_steps
+            if own.seconds is None:  # what training took, evaluations come after
+                own.step, own.seconds, own.env_steps = step, seconds, env_steps
             name = f"{player}/{name}" if player else name
             own.values[name] = value
             if stderr is not None:
