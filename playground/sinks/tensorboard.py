@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,10 @@ class TensorBoard(Sink):
             file.flush()
 
     def close(self, status: str) -> None:
-        """The end of the files."""
-        for file in self._files:
-            file.close()
+        """The end of the files, of each whatever becomes of the others."""
+        with ExitStack() as stack:
+            for file in self._files:
+                stack.callback(file.close)
 
     def _write(self, track: int, when: float, step: int = 0, **content: Any) -> None:
         event = self._event.Event(wall_time=when, step=step, **content)
