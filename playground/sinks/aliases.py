@@ -25,6 +25,7 @@ def aliases(config: Mapping[str, Any]) -> dict[str, Alias]:
     found: dict[str, Alias] = {
         "charts/SPS": speed,
         "time/fps": speed,
+        "charts/episodic_return": same("train/episode_return"),
         "rollout/ep_rew_mean": same("train/return"),
         "eval/mean_reward": same("return"),
         "eval/mean_ep_length": same("episode_length"),

@@ -12,6 +12,7 @@ from playground.schema import ConfigError, choice, number, text
 if TYPE_CHECKING:
     from playground.sinks.sink import Sink
 
+
 @dataclass(slots=True)
 class TensorBoardConfig:
     """TensorBoard's event files."""

@@ -178,6 +178,9 @@ def test_speed_is_steps_over_seconds(tmp_path):
             row = rows[entry.point.iteration]
             speed = row["env_steps"] / row["seconds"]
             assert entry.values["charts/SPS"] == entry.values["time/fps"] == speed
+            latest = entry.values["train/episode_return"]
+            found = entry.values.get("charts/episodic_return")
+            assert found is None if np.isnan(latest) else found == latest
             assert entry.values.get("rollout/ep_rew_mean", 0) == entry.values["train/return"] or (
                 np.isnan(entry.values["train/return"])
             )

@@ -71,7 +71,8 @@ def test_nothing_else_is_written(ppo):
             ours.add(f"{row['player']}/{row['probe']}/{row['quantity']}")
     theirs = set(events(run.path / "tensorboard" / "member-0")) - ours
     assert theirs == {
-        "charts/SPS", "charts/learning_rate", "losses/clipfrac", "losses/explained_variance",
+        "charts/SPS", "charts/learning_rate", "charts/episodic_return", "losses/clipfrac",
+        "losses/explained_variance",
         "time/fps", "rollout/ep_rew_mean", "eval/mean_reward", "eval/mean_ep_length",
         "train/learning_rate", "train/explained_variance", "train/policy_gradient_loss",
         "train/value_loss", "train/entropy_loss", "train/clip_fraction", "train/approx_kl",
