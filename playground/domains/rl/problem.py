@@ -248,7 +248,7 @@ class PolicyGradient(Problem):
         self.counters["samples"] += rollout.valid.sum(axis=(0, 2))
 
     def training_returns(self) -> dict[str, np.ndarray]:
-        """Of training episodes [M]: the last 100's mean, and the rollout's last, NaN without one."""
+        """Of training episodes [M]: the mean of the last 100; the rollout's last, or NaN."""
         return {
             "train/return": self.collector.train_return(),
             "train/episode_return": self.collector.latest,
