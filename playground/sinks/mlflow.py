@@ -1,7 +1,7 @@
 """MLflow: one of its runs a track, in a database or on a server.
 
 A track is found again by a tag, and another tag says up to which iteration it has metrics, so
-that a resumed run goes on where it was and an export adds what is missing and no more.
+that a resumed run goes on where it was; an export adds what is missing.
 """
 
 import hashlib
@@ -104,7 +104,8 @@ class MLflow(Sink):
         if found:
             identity = found[0].info.run_id
             self._client.update_run(identity, status="RUNNING")
-            return identity, int(found[0].data.tags.get(ITERATION, -1))
+            # An export gives everything again: MLflow keeps equal metrics once, gaps are filled.
+            return identity, int(found[0].data.tags.get(ITERATION, -1)) if run.attempt else -1
         tags = {TRACK: key, "playground.run": run.name, "playground.path": str(run.path.resolve())}
         made = self._client.create_run(experiment, tags=tags, run_name=run.label(track))
         values = {"members": track.members, "seeds": track.seeds, **track.values}

@@ -74,6 +74,24 @@ def test_a_run_of_two_members(tmp_path, uri):
     assert_whole(uri, "two", run, ["run/member-0", "run/member-1"], "env_steps")
 
 
+def test_an_export_fills_a_gap(tmp_path, uri, monkeypatch):
+    scalars = MLflow.scalars
+
+    def forgetful(sink, track, point, values):
+        if point.iteration in (4, 5):
+            raise OSError("planted")
+        scalars(sink, track, point, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MLflow, "scalars", forgetful)
+        run = quiet(overrides(uri, "gap", "gan"), tmp_path / "run")
+    assert run.manifest["sinks"]["mlflow"]["failures"] == 2
+    client, found = tracks(uri, "gap")
+    assert len(curves(client, found["run"])["generator/loss"]) == 10
+    assert not export(run, MLflow(uri, "gap")).trouble()
+    assert_whole(uri, "gap", run, ["run"], "iteration")
+
+
 def test_a_run_that_fails_and_goes_on_has_every_step_once(tmp_path, uri, monkeypatch):
     real = Session.iterate
 
