@@ -152,8 +152,7 @@ def drive(
         if content:
             session.load(dict(content))
         announce(parts, directory, session, reporter)
-        if session.whole:
-            mirror(session, directory, sinks, len(attempts) - 1)
+        mirror(session, directory, sinks, len(attempts) - 1)
         begun = time.monotonic()
         reporter.start()
         try:
@@ -183,9 +182,9 @@ def drive(
 
 
 def mirror(session: Session, directory: RunDirectory, sinks: Sequence[Sink], attempt: int) -> None:
-    """Begin to mirror what the recorder writes."""
+    """Begin to mirror what the recorder writes; of a run that is repeated, nothing."""
     settings = session.config.sinks
-    chosen = [*settings.build(), *sinks]
+    chosen = [*settings.build(), *sinks] if session.whole else []
     if chosen:
         config, about = to_dict(session.config), directory.read_manifest()
         stands = session.iteration or -1

@@ -4,6 +4,7 @@ import json
 import os
 import struct
 import sys
+import time
 import types
 
 import pytest
@@ -30,6 +31,8 @@ def records(content):
             place += 32768 - place % 32768
             continue
         length, kind = struct.unpack("<HB", content[place + 4 : place + 7])
+        if place + 7 + length > len(content):
+            return  # not written yet
         parts.append(content[place + 7 : place + 7 + length])
         place += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -37,16 +40,25 @@ def records(content):
             parts = []
 
 
-def offline(path):
-    """{name of the run: (configuration, {name: curve})} of a run directory's W&B files."""
+def written(file, seconds=20.0):
+    """The records of a file once the last, ``exit``, is there: a process of W&B's writes it."""
     from wandb.proto.wandb_internal_pb2 import Record
 
+    end = time.monotonic() + seconds
+    while True:
+        found = [Record.FromString(data) for data in records(file.read_bytes())]
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        assert time.monotonic() < end, f"{file} has no end"
+        time.sleep(0.02)
+
+
+def offline(path):
+    """{name of the run: (configuration, {name: curve})} of a run directory's W&B files."""
     found = {}
     for file in sorted(path.glob("wandb/offline-run-*/run-*.wandb")):
         curves, config, name = {}, {}, ""
-        for data in records(file.read_bytes()):
-            record = Record()
-            record.ParseFromString(data)
+        for record in written(file):
             if record.WhichOneof("record_type") == "run":
                 name = record.run.display_name
                 config = {i.key: json.loads(i.value_json) for i in record.run.config.update}
