@@ -214,9 +214,7 @@ def plan(
     return analysis, base, found
 
 
-def part(
-    key: str, planned: Mapping[str, list[str]], only: str
-) -> dict[str, list[str]]:
+def part(key: str, planned: Mapping[str, list[str]], only: str) -> dict[str, list[str]]:
     """The runs of one part of a study.
 
     Raises:

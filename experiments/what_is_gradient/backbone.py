@@ -82,7 +82,7 @@ def draw(run: Run, found: list[tuple[np.ndarray, float]], accuracy: np.ndarray) 
     right = sheet.panel(cells[1], "Accuracy on unseen digits at the end")
     pairs = {"gradient descent": (run.metric("accuracy")[1][-1], COLORS[0]),
              "random search": (accuracy, COLORS[7])}  # fmt: skip
-    for k, (label, (values, color)) in enumerate(pairs.items()):
+    for k, (values, color) in enumerate(pairs.values()):
         right.bar(k, values.mean(), width=0.55, color=color, alpha=0.85)
         right.plot([k] * len(values), values, ".", color="0.15", ms=5)
         right.text(k, values.max() + 0.02, f"{100 * values.mean():.0f} %", ha="center",

@@ -60,19 +60,21 @@ def draw(
         "A network of 64 and 64 units learns 1,437 digits, each batch size at a rate that suits "
         "it; dots are members. Milliseconds and seconds are those of the machine that drew this, "
         "for all members together. One at a time needs the fewest examples, but a processor takes "
-        "many at once for little more than one: by the clock the balance lies in between.", 3, body=3.3,
+        "many at once for little more than one: by the clock the balance lies in between.", 3,
+        body=3.3,
     )  # fmt: skip
     whole = {name: np.array([1000 * value]) for name, value in cost.items()}
     titles = {"One update, milliseconds": whole, "Examples to a loss of 0.5": examples,
               "Seconds to a loss of 0.5": time}  # fmt: skip
     for cell, (title, values) in zip(cells, titles.items(), strict=True):
         ax = sheet.panel(cell, title, "batch size")
-        for k, (name, size) in enumerate(SIZES.items()):
+        for k, name in enumerate(SIZES):
             mean = float(values[name].mean())
             ax.bar(k, mean, width=0.6, color=COLORS[(1, 2, 0)[k]], alpha=0.85)
             ax.plot([k] * len(values[name]), values[name], ".", color="0.15", ms=4)
             text = f"{mean:,.0f}" if mean >= 100 else f"{mean:.2g}"
-            ax.text(k, float(values[name].max()) * 1.15, text, ha="center", va="bottom", fontsize=9.5)
+            above = 1.15 * float(values[name].max())
+            ax.text(k, above, text, ha="center", va="bottom", fontsize=9.5)
         value_scale(ax, "log")
         low, high = ax.get_ylim()
         ax.set_ylim(low / 2, high * 2)

@@ -78,8 +78,7 @@ def draw(found: list[Noise]) -> Sheet:
     left.plot(SIZES, noise.T, "o", color=COLORS[0], ms=4, alpha=0.6)
     left.plot([], [], "o", color=COLORS[0], label="measured, a dot a network")
     left.axhline(1, color=COLORS[1], lw=1)
-    left.text(SIZES[-1], 1.06, "as much noise as signal", ha="right", va="bottom", fontsize=9,
-              color=COLORS[1])  # fmt: skip
+    left.text(SIZES[0], 0.94, "as much noise as signal", va="top", fontsize=9, color=COLORS[1])
     right = sheet.panel(cells[1], "Cosine with the gradient of all digits", "batch size")
     right.plot(SIZES, cosines.T, "o", color=COLORS[2], ms=4, alpha=0.6)
     right.plot(SIZES, cosines.mean(axis=0), color=COLORS[2], lw=1.6)

@@ -71,6 +71,8 @@ def draw(runs: Mapping[str, Run]) -> Sheet:
             seen, values = excess(runs[name])
             mean = np.exp(np.log(values).mean(axis=1))
             style = {"drawstyle": "steps-post"} if name == "full" else {}
+            begin = 0 if zoom else 1  # a logarithmic axis has no 0
+            seen, values, mean = seen[begin:], values[begin:], mean[begin:]
             ax.plot(seen, values, color=COLORS[color], lw=0.4, alpha=0.3, **style)
             ax.plot(seen, mean, color=COLORS[color], lw=1.9, label=label, **style)
         value_scale(ax, "log")
@@ -80,5 +82,5 @@ def draw(runs: Mapping[str, Run]) -> Sheet:
         else:
             value_scale(ax, "log", axis="x")
             ax.axvline(1000, color="0.6", lw=0.6)
-            ax.text(1000, 1e-9, " one pass", fontsize=9, color="0.4")
+            ax.text(1000, 1e-7, "one pass ", ha="right", fontsize=9, color="0.4")
     return sheet

@@ -35,8 +35,9 @@ class Check(Claim):
     part: str = ""
 
     def of(self, part: str) -> "Check":
-        """The same with its part, and named after it."""
-        return replace(self, name=f"{part}: {self.name}", part=part)
+        """The same with its part, and named after it and after its role."""
+        role = "" if self.role == "holds" else ", counterexample"
+        return replace(self, name=f"{part}{role}: {self.name}", part=part)
 
 
 def page(

@@ -33,11 +33,11 @@ def draw(runs: Mapping[str, Run]) -> Sheet:
     """Starts, coloured by where they end, over the landscape; the values they end at."""
     sheet, cells = page(
         "convergence", "Does gradient descent converge to the optimum?",
-        "Every dot is a start, its line leads to where descent from it ends, its colour is the value "
-        "there; the star is the best point. Left: a bowl, the sum of squares with curvatures 0.1 and 1. Middle: "
+        "Every dot is a start, its line leads to where descent from it ends, its colour is the "
+        "value there; the star is the best point. Left: a bowl, with curvatures 0.1 and 1. Middle: "
         "Rastrigin's function, a bowl with waves: descent slides into the nearest hollow, so that "
         "only the starts around the star find it. Right: where the waves leave them.", 3,
-        width=14.5, body=4.3,
+        width=14.5, body=3.8,
     )  # fmt: skip
     for cell, name, title in zip(cells, ("one", "many"), ("One valley", "Many valleys"),
                                  strict=False):  # fmt: skip
@@ -45,10 +45,10 @@ def draw(runs: Mapping[str, Run]) -> Sheet:
     bar = sheet.figure.colorbar(shown, cax=shown.axes.inset_axes((1.02, 0, 0.03, 1)))
     bar.set_label("value at the end", fontsize=9)
     bar.outline.set_visible(False)
-    ax = sheet.panel(cells[2], "Many valleys: where they end", "value at the end", "starts")
+    ax = sheet.panel(cells[2], "Many valleys: starts by where they end", "value at the end")
     value = runs["many"].metric("value")[1][-1]
     best = int((value < NEAR).sum())
-    counts, edges, bars = ax.hist(value, bins=np.arange(-0.5, value.max() + 1), color="#7A5195")
+    _, _, bars = ax.hist(value, bins=np.arange(-0.5, value.max() + 1), color="#7A5195")
     bars[0].set_color("#FFD400")
     ax.text(0.97, 0.95, f"{best} of {len(value)} starts reach\nthe best point (yellow)",
             transform=ax.transAxes, ha="right", va="top", fontsize=9.5)  # fmt: skip

@@ -48,7 +48,8 @@ def draw(parabola: Run, network: Run) -> Sheet:
         "The network sees all 1,437 digits at every update, so nothing here is noise. Left: the "
         "loss, a colour a learning rate. Middle: on the parabola x^2 / 2, whose curvature is 1, a "
         "step keeps 1 - rate / 2 of what the slope promises: nothing at rate 2, and beyond it "
-        "climbs. Right: the same happens to the network, somewhere between the rates 1 and 3.", 3, width=14.5,
+        "climbs. Right: the same happens to the network, somewhere between the rates 1 and 3.", 3,
+        width=14.5,
     )  # fmt: skip
     left = sheet.panel(cells[0], "Network: loss of all digits", "update")
     x, loss = network.metric("loss", "model")

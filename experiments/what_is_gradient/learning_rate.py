@@ -80,7 +80,7 @@ def draw(runs: Mapping[str, Run], grown: Mapping[str, np.ndarray]) -> Sheet:
     right.axhline(2, color="0.3", lw=0.8, ls="--")
     value_scale(left, "log")
     value_scale(right, "log", fine=True)
-    right.text(0.3, 17, "2 / 0.1: the last steps go along the soft direction", fontsize=8.5, va="top")
+    right.text(0.3, 12, "2 / 0.1: the last steps go along the soft direction", fontsize=8.5)
     right.text(1.85, 2.15, "2 / 1: along the steep one", fontsize=8.5, ha="right")
     legend(left, loc="lower left")
     legend(middle, loc="lower left")

@@ -62,7 +62,7 @@ def draw(runs: Mapping[str, Run], rate: float) -> Sheet:
     left = sheet.panel(cells[0], "Paths", "x, down into the saddle", "y, out of it")
     axis = np.linspace(-0.1, 1.15, 60), np.linspace(-0.15, 1.1, 60)
     left.contourf(*axis, axis[0] ** 2 - axis[1][:, None] ** 2, levels=16, cmap="Greys", alpha=0.35)
-    right = sheet.panel(cells[1], "Updates until it has left", "distance from the ridge at the start")
+    right = sheet.panel(cells[1], "Updates until it has left", "first distance from the ridge")
     for name, (label, color) in NAMES.items():
         path = trajectory(runs[name])[3]
         side = np.sign(path[0, 1])

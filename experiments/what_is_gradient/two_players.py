@@ -19,7 +19,7 @@ def exponent(run: Run) -> np.ndarray:
 
 
 def judge(runs: Mapping[str, Run]) -> tuple[list[Check], Sheet]:
-    """The ring is learned; each player descends and both spiral out; a look ahead brings them in."""
+    """The ring is learned; each player descends, both spiral out; a look ahead brings them in."""
     down = [measured(runs["descent"], "step", "predicted_change", player)[1] for player in "xy"]
     apart = runs["ring"].metric("sliced_wasserstein")[1]
     checks = [
@@ -44,7 +44,7 @@ def draw(runs: Mapping[str, Run]) -> Sheet:
         "descents together. They turn in circles around the equilibrium (cross), and steps along "
         "them spiral out; a method that looks one step ahead (extragradient) spirals in. Middle: "
         "the distance from the equilibrium, theory dashed. Right: a GAN, with a penalty that damps "
-        "the rotation, learns eight clusters.", 3, width=14.5, body=4.0,
+        "the rotation, learns a ring of eight clusters.", 3, width=14.5, body=3.8,
     )  # fmt: skip
     left = sheet.panel(cells[0], "x y against - x y", "x", "y")
     axis = np.linspace(-6, 6, 13)
@@ -78,7 +78,8 @@ def samples(sheet: Sheet, cell: object, run: Run) -> None:
     ax = sheet.panel(cell, "A GAN's samples at the end")
     for name, color, label in (("data", "0.6", "real"), ("samples", COLORS[2], "generated")):
         points = run.arrays[name][max(run.arrays[name])][0]
-        ax.plot(*points[:500].T, ".", ms=4, color=color, alpha=0.6, label=label)
+        ax.plot(*points[:500].T, ".", ms=4, color=color, alpha=0.6, label=label, zorder=2)
     ax.set_aspect("equal")
+    ax.set(xlim=(-3.1, 3.1), ylim=(-3.1, 3.1))
     bare(ax)
-    legend(ax, loc="center")
+    legend(ax, loc="upper right", markerscale=2)
