@@ -29,9 +29,9 @@ def judge(runs: Mapping[str, Run]) -> tuple[list[Check], Sheet]:
     words = "pairs of points whose larger gradient is the nearer one's"
     checks = [
         Check(f"round bowl: {words}", "0", wrong(*found["round"]), high=0.001),
-        Check(f"narrow valley, curvatures 1 and 0.001: {words}", "0", wrong(*found["narrow"]),
+        Check(f"narrow valley, curvatures 1 and 0.001: {words}", "> 0", wrong(*found["narrow"]),
               low=0.1, role="breaks"),
-        Check(f"hills and four hollows: {words}", "0", wrong(*found["hills"]), low=0.25,
+        Check(f"hills and four hollows: {words}", "> 0", wrong(*found["hills"]), low=0.25,
               role="breaks"),
     ]  # fmt: skip
     return checks, draw(found)

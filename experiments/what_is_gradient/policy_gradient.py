@@ -9,7 +9,7 @@ from torch import Tensor
 from playground.domains.rl.exact import Exact, softmax_policy
 from playground.estimates import gradient_estimates
 from playground.record.reader import Run
-from playground.report.style import COLORS, Sheet, legend
+from playground.report.style import COLORS, Sheet, counts, legend
 from playground.temporary import Temporary
 
 from .common import Check, page
@@ -84,4 +84,5 @@ def draw(pair: tuple[Tensor, Tensor], run: Run) -> Sheet:
     right.plot(x, returns, color=COLORS[0], lw=0.9, alpha=0.6)
     right.plot(x, returns.mean(axis=1), color=COLORS[0], lw=2.2)
     right.set_ylim(bottom=0)
+    counts(right)
     return sheet
