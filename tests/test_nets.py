@@ -5,14 +5,13 @@ import pytest
 import torch
 from harness import TINY, quiet
 
+from playground.initialisations import INITIALISATIONS, initial_weight
 from playground.nets import (
     ACTIVATIONS,
-    INITIALISATIONS,
     MLP,
     NUMPY_ACTIVATIONS,
     dcgan_discriminator,
     dcgan_generator,
-    initial_weight,
 )
 from playground.record.checkpoint import load_checkpoint
 from playground.schema import ConfigError
