@@ -264,15 +264,32 @@ def dcgan_generator(
 
 
 def dcgan_discriminator(
-    channels: int,
-    side: int,
-    width: int,
-    activation: str,
-    initialisation: str,
-    outputs: int = 1,
+    channels: int, side: int, width: int, activation: str, initialisation: str
 ) -> Stack:
-    """An image [B, channels * side * side] to logits [B, K]; the generator's mirror image."""
+    """An image [B, channels * side * side] to a logit [B, 1]; the generator's mirror image."""
+    return convolutional((channels, side), width, (1,), activation, initialisation)
+
+
+def convolutional(
+    image: tuple[int, int], width: int, sizes: tuple[int, ...], activation: str, initialisation: str
+) -> Stack:
+    """An image [B, channels * side * side] to [B, K], without pooling.
+
+    Two halving layers to width maps of side/2 and 2 width of side/4, then linear ones. Sources:
+    the shape of DCGAN's discriminator (Radford et al. 2016); strides in place of pooling,
+    Springenberg et al. 2015.
+
+    Args:
+        image: (channels, side), the latter a multiple of 4.
+        width: maps of the first layer.
+        sizes: (*widths, K) of the linear layers.
+        activation, initialisation: see ``Stack``.
+    """
+    channels, side = image
     end = 2 * width * (side // 4) ** 2
+    dense = []
+    for inputs, outputs in zip((end, *sizes), sizes, strict=False):
+        dense += [Layer("linear", (inputs, outputs)), Layer(activation)]
     layers = (
         Layer("reshape", (channels, side, side)),
         Layer("conv", (channels, width)),
@@ -280,7 +297,7 @@ def dcgan_discriminator(
         Layer("conv", (width, 2 * width)),
         Layer(activation),
         Layer("reshape", (end,)),
-        Layer("linear", (end, outputs)),
+        *dense[:-1],
     )
     return Stack(layers, initialisation)
 
