@@ -283,7 +283,8 @@ def convolutional(
         image: (channels, side), the latter a multiple of 4.
         width: maps of the first layer.
         sizes: (*widths, K) of the linear layers.
-        activation, initialisation: see ``Stack``.
+        activation: key of ``ACTIVATIONS``.
+        initialisation: see ``Stack``.
     """
     channels, side = image
     end = 2 * width * (side // 4) ** 2

@@ -135,7 +135,7 @@ def deconv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def add(skip: Tensor, branch: Tensor, factor: Tensor | None = None) -> Tensor:
-    """skip + factor * branch, both [..., n]; the factor is [1]."""
+    """Add a branch [..., n] to skip [..., n]: skip + factor * branch, the factor [1]."""
     out = skip + (branch if factor is None else factor * branch)
     return out if _active is None else _active.take("add", branch, factor, None, out, skip)
 

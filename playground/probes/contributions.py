@@ -248,8 +248,9 @@ def _weight_gram(calls: Sequence[tuple[Layer, Tensor, Tensor | None]], number: i
         owners = torch.cat([_owners(owner, d) for _, d, owner in calls], 1)
         return _joined(gram, owners, number)
     sums = []
-    for xs, ds, owner in _alike(calls):
-        each = torch.einsum("mrpi,mrpo->mrio", torch.cat(xs, 2), torch.cat(ds, 2)).flatten(2)
+    for factors, errors, owner in _alike(calls):
+        x, delta = torch.cat(factors, 2), torch.cat(errors, 2)
+        each = torch.einsum("mrpi,mrpo->mrio", x, delta).flatten(2)
         sums.append((each, owner))
     return _scattered_gram(sums, number)
 

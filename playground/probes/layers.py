@@ -172,9 +172,7 @@ def _each(f: Callable[[Tensor], Tensor], tree: Any) -> Any:
     return tree
 
 
-def _named(
-    views: Views, calls: Sequence[Call]
-) -> list[tuple[str, str, str, str, tuple[int, ...]]]:
+def _named(views: Views, calls: Sequence[Call]) -> list[tuple[str, str, str, str, tuple[int, ...]]]:
     """Kind, player, weight, bias and parts of every call, told by identity."""
     owners = {id(t): (player, name) for player, own in views.items() for name, t in own.items()}
     places = {id(call.output): k for k, call in enumerate(calls)}

@@ -57,8 +57,11 @@ class SupervisedConfig:
     name: str = text("supervised/digits")
     data: str = choice("digits", DATA, "what is learned")
     network: str = choice("mlp", NETWORKS, "residual blocks, convolutions (digits) or recurrent")
-    widths: list[int] = number([64, 64], minimum=1, doc="hidden layers (recurrent: its units; conv: "
-                              "after the maps); [] is a linear model")  # fmt: skip
+    widths: list[int] = number(
+        [64, 64],
+        minimum=1,
+        doc="hidden layers (recurrent: its units; conv: after the maps); [] is a linear model",
+    )
     depth: int | None = number(
         None, minimum=2, doc="layers with weights, all hidden ones of the one width given"
     )
@@ -161,9 +164,10 @@ class SupervisedConfig:
             value = getattr(self, key)
             if network not in owners and value is not None:
                 raise ConfigError(f"problem.{key}={value}: has no effect on network={network}")
+        depth = "null" if self.depth is None else self.depth
         if network == "residual" and (self.depth is None or self.depth < 4 or self.depth % 2):
             raise ConfigError(
-                f"problem.depth={self.depth}: must be 4, 6, 8, ...: residual blocks have 2 layers "
+                f"problem.depth={depth}: must be 4, 6, 8, ...: residual blocks have 2 layers "
                 "each, beside the first and the last"
             )
         if len(self.widths) != 1 and (self.depth is not None or network == "recurrent"):

@@ -55,7 +55,9 @@ class Elman:
 
     def __call__(self, tensors: Mapping[str, Tensor], rows: Tensor) -> Tensor:
         """Map sequences [B, T D], steps after one another, to [B, K]."""
-        return linear(self.memories(tensors, rows)[-1], tensors["head.weight"], tensors["head.bias"])
+        return linear(
+            self.memories(tensors, rows)[-1], tensors["head.weight"], tensors["head.bias"]
+        )
 
     def memories(self, tensors: Mapping[str, Tensor], rows: Tensor) -> list[Tensor]:
         """h_1 to h_T, each [B, H]."""

@@ -65,8 +65,8 @@ class Residual:
 
     def init(self, seed: int, purpose: str) -> dict[str, Tensor]:
         """Initial tensors, drawn in float64 from the stream (seed, purpose + layer)."""
-        size, tensors = self.units, {}
-        tensors |= self._layer(seed, purpose, "0", (size, self.inputs))
+        size = self.units
+        tensors = self._layer(seed, purpose, "0", (size, self.inputs))
         root = math.sqrt(self.blocks)
         for block in range(1, self.blocks + 1):
             if self.branch == "rezero":
@@ -119,5 +119,7 @@ class Block(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, H] to [B, H]."""
-        branch: Tensor = super().forward(x)
+        branch: Tensor = x
+        for layer in self:
+            branch = layer(branch)
         return x + (branch if self.alpha is None else self.alpha * branch)
