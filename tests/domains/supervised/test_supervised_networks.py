@@ -83,8 +83,9 @@ def test_how_branches_start():
     zero = Residual(5, 8, 4, 3, "relu", "torch", "zero")  # random biases too
     tensors, x = zero.init(0, "model"), noise(6, 5)
     bare = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)).double()
-    bare.load_state_dict({"0.weight": tensors["0.weight"], "0.bias": tensors["0.bias"],
-                          "2.weight": tensors["6.weight"], "2.bias": tensors["6.bias"]})  # fmt: skip
+    ends = (("0", "0"), ("2", "6"))
+    kinds = ("weight", "bias")
+    bare.load_state_dict({f"{a}.{k}": tensors[f"{b}.{k}"] for a, b in ends for k in kinds})
     torch.testing.assert_close(zero(tensors, x), bare(x))
 
 
