@@ -65,7 +65,7 @@ def last(view: View, name: str) -> Array | None:
 
 def _sheet(view: View, caption: str, **options: Any) -> Sheet:
     members = len(view.members)
-    words = [f"{caption} Curves: training dashed."]
+    words = [caption, "" if view.has("mse") else "Curves: training dashed."]
     words.append(f"{spread_text(members)}." if members > 1 else "")
     return Sheet.make(title(view), subtitle(view), " ".join(w for w in words if w), **options)
 
@@ -253,7 +253,7 @@ def functions(ax: Axes, view: View) -> None:
 def _sums(view: View) -> Figure:
     """Predicted sums, the gradient by time step, and curves."""
     sheet = _sheet(view, "Predictions: test set, member 0. Gradient: |dL/dh| of the batch at each "
-                   "step, mean over members; dashed: random weights of the same size.",
+                   "step, geometric mean over members; dashed: random weights of the same size.",
                    width=13.5, body=4.4)  # fmt: skip
     cells = sheet.grid(1, 3, wspace=0.26)
     predictions(sheet.panel(cells[0, 0], "predictions", "true sum", "predicted"), view)

@@ -77,7 +77,7 @@ class SupervisedConfig:
         None, BRANCHES, "residual: how blocks start, domains/supervised/residual.py; null: plain"
     )
     channels: int | None = number(
-        None, minimum=1, doc="conv: maps at half of the image's side; null: 16"
+        None, minimum=1, doc="conv: maps at half of the image's side; null: 32"
     )
     recurrent_initialisation: str | None = choice(
         None, INITIALISATIONS, "recurrent: of the weights from step to step; null: orthogonal"

@@ -12,7 +12,7 @@ from playground.nets import MLP, Stack, convolutional
 
 Network: TypeAlias = MLP | Stack | Residual | Elman
 
-SIDE, CHANNELS = 8, 16
+SIDE, CHANNELS = 8, 32
 """Pixels of a digit's side; maps of ``network=conv`` where nothing is said (ours)."""
 
 STEP = 2
