@@ -183,7 +183,7 @@ class Session:
             self._evaluate(final=done)
         if self.live and self.iteration % (EVERY * (self.every["evaluate"] or 1)) == 0:
             self._diagnose()
-        if self.iteration & (self.iteration - 1) == 0:
+        if self._snapshot_due():
             self._snapshot()
         if not done and self.iteration % (self.every["checkpoint"] or 1) == 0:
             self.save()
@@ -233,6 +233,12 @@ class Session:
         for message, evidence in news(Run(self.directory.path)):
             self.event(KIND, message, evidence=evidence)
             self.reporter.say(f"  {message}")
+
+    def _snapshot_due(self) -> bool:
+        """After 1, 2, 4, 8, ... iterations, and evenly where it was asked for."""
+        every = self.config.checkpoint.snapshot_every
+        power = self.iteration & (self.iteration - 1) == 0
+        return power or (every is not None and self.iteration % every == 0)
 
     def _snapshot(self, *, best: bool = False) -> None:
         values = {name: player.parameters.values for name, player in self.players.items()}
