@@ -18,7 +18,7 @@ import torch
 from playground.best_response import BestResponse
 from playground.config import Config, Member
 from playground.crosschecks import budget
-from playground.diagnosis.report import EVERY, KIND, news
+from playground.diagnosis.report import KIND, due, look
 from playground.engine import Engine, Failure
 from playground.game import Player, Problem
 from playground.metriclog import MetricLog, Stamp
@@ -29,7 +29,6 @@ from playground.progress import Reporter
 from playground.record.arrays import save_array
 from playground.record.checkpoint import save_checkpoint, save_snapshot
 from playground.record.directory import RunDirectory
-from playground.record.reader import Run
 from playground.record.writer import Recorder
 
 EVALUATIONS, CHECKPOINTS = 20, 10
@@ -181,7 +180,7 @@ class Session:
         done = self.over()
         if done or self.iteration % (self.every["evaluate"] or 1) == 0:
             self._evaluate(final=done)
-        if self.live and self.iteration % (EVERY * (self.every["evaluate"] or 1)) == 0:
+        if self.live and due(self.iteration, self.every["evaluate"] or 1):
             self._diagnose()
         if self._snapshot_due():
             self._snapshot()
@@ -230,7 +229,7 @@ class Session:
     def _diagnose(self) -> None:
         """Look at the records while the run runs; what is new becomes an event."""
         self.flush()
-        for message, evidence in news(Run(self.directory.path)):
+        for message, evidence in look(self.directory.path):
             self.event(KIND, message, evidence=evidence)
             self.reporter.say(f"  {message}")
 
