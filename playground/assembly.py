@@ -18,6 +18,7 @@ from playground.optim.chain import Optimizer
 from playground.optim.config import Torch
 from playground.optim.steppers import Direct
 from playground.outside import CustomConfig
+from playground.probes.allowance import Allowance
 from playground.probes.curvature_probe import CurvatureProbe
 from playground.probes.direction import Direction
 from playground.probes.epochs import EpochGradients
@@ -194,7 +195,7 @@ def passes(
             partial(note, recorder, probe.name), lambda name: stability_line(engine, name),
         )  # fmt: skip
 
-    result = []
+    result: list[Passing] = []
     for probe in chosen:
         probe.begin([member.seed for member in parts.members], parts.device)
         result.append(passing(Passing, probe))
@@ -202,6 +203,10 @@ def passes(
         step = passing(Following, StepProbe(config.step.every or None, parts.optimizers))
         result.append(step)
         engine.observers = (*engine.observers, step.observe)
+    if config.budget is not None and result:
+        allowance = Allowance(config.budget, [one.probe.name for one in result])
+        for one in result:
+            one.allowance = allowance
     engine.before = tuple(result)
     return result
 

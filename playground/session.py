@@ -145,6 +145,7 @@ class Session:
                     self.save()
                     raise Interrupted(self._signal)
             self._arrows()
+            self._account()
             self.save()
 
     def iterate(self) -> None:
@@ -257,6 +258,14 @@ class Session:
                 arrays["momentum"] = momentum
             for key, value in arrays.items():
                 save_array(self.directory, f"{key}.{name}", self.iteration, value.cpu().numpy())
+
+    def _account(self) -> None:
+        """Say what an allowance made of the cadences of passes."""
+        kept = [m.allowance for m in self.measuring if isinstance(m, Passing) and m.allowance]
+        message = kept[0].summary() if kept else ""
+        if message:
+            self.event("probes", message)
+            self.reporter.say(f"  {message}")
 
     def _check_failures(self, failures: dict[int, Failure]) -> None:
         """Report new non-finite members; stop the run by ``on_nonfinite``."""

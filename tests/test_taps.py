@@ -142,3 +142,43 @@ def test_more_calls_than_zeros_are_an_error_and_taps_go_off_again():
     taps.linear(x, weight)
     assert (len(outer.calls), len(inner.calls)) == (1, 1)
     assert outer.calls[0].weight is weight
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_the_input_gradient_of_a_cubic_is_its_closed_form_and_can_be_differentiated_again(
+    follow,
+):
+    """f(x) = sum w x^3 at x = a b: grad 3 w x^2, and its sum's slope by a is 6 w a b^2."""
+    w, a, b = (torch.randn(5, dtype=torch.float64, requires_grad=True) for _ in range(3))
+
+    def cubic(x):
+        return (w * x**3).sum(), w * x
+
+    with torch.set_grad_enabled(follow):
+        gradient, aux = taps.input_gradient(cubic, a * b)
+    torch.testing.assert_close(gradient.detach(), (3 * w * (a * b) ** 2).detach())
+    torch.testing.assert_close(aux.detach(), (w * a * b).detach())
+    assert gradient.requires_grad == aux.requires_grad == follow
+    if follow:
+        by_a, by_w = torch.autograd.grad(gradient.sum(), [a, w])
+        torch.testing.assert_close(by_a, 6 * w * a * b**2)
+        torch.testing.assert_close(by_w, 3 * (a * b) ** 2)
+
+
+def test_the_input_gradient_is_the_same_under_vmap_and_inside_taps():
+    network = MLP((3, 8, 1), "tanh")
+    tensors = network.init(0, "test")
+    x = torch.randn(4, 6, 3, dtype=torch.float64)
+
+    def slope(points):
+        def total(x):
+            out = network(tensors, x)
+            return out.sum(), out
+
+        return taps.input_gradient(total, points)[0]
+
+    alone = torch.stack([slope(points) for points in x])
+    torch.testing.assert_close(torch.func.vmap(slope)(x), alone)
+    with taps.tapped() as seen:
+        torch.testing.assert_close(slope(x[0]), alone[0])
+    assert (len(seen.calls), seen.hidden) == (0, 2)

@@ -163,6 +163,10 @@ class ProbesConfig:
         8, minimum=0, doc="tier 0: one update in `every`, drawn inside each window; 0 is none"
     )  # 8: ours, the cadence at which tier 0 costs under 5 %
     megabytes: int = number(64, minimum=1, doc="size of the device-side ring of copies")  # ours
+    budget: float | None = number(
+        None, above=0.0, maximum=1.0,
+        doc="share of wall time that passes may take, as 0.05: cadences stretch; null is no limit",
+    )  # fmt: skip
     game: GameConfig = field(default_factory=GameConfig)
     terms: TermsConfig = field(default_factory=TermsConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)

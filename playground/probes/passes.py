@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from playground.game import Gradient, Move, Player, Round, Stability
+from playground.probes.allowance import Allowance
 from playground.probes.probe import Sink
 
 Key = str | tuple[str, str] | tuple[str, str, str]
@@ -118,6 +119,7 @@ class Passing:
         iteration: set by the run before each iteration; stamped on every row.
         cadence: of evaluations, set by the run, for passes without one of their own.
         only: the one iteration that is measured, None for all that the cadence names.
+        allowance: what it may take of wall time, None for all that it needs.
     """
 
     def __init__(
@@ -136,6 +138,8 @@ class Passing:
         self.updates, self.sink, self.keep = updates, sink, keep
         self.iteration, self.cadence = 0, 1
         self.only: int | None = None
+        self.allowance: Allowance | None = None
+        self._asked, self._granted = 0, True  # the last iteration that the allowance was asked of
         self._seen: dict[str, Move] = {}
         self._seen_at = 0
         self._done = 0  # the last iteration that was measured
@@ -162,13 +166,20 @@ class Passing:
         """Whether this iteration is measured."""
         if self.only is not None:
             return self.iteration == self.only
-        return (self.iteration - 1) % (self.probe.every or self.cadence) == 0
+        if (self.iteration - 1) % (self.probe.every or self.cadence):
+            return False
+        if self.allowance is not None and self._asked != self.iteration:
+            self._asked, self._granted = self.iteration, self.allowance.grants(self.probe.name)
+        return self._granted
 
     def _timed(self, measure: Callable[[], Reading], update: int | None = None) -> None:
         """Keep what a measurement returns; of an update where it is not the coming one."""
         begun = time.perf_counter()
         reading = measure()
-        cost = 1e3 * (time.perf_counter() - begun)
+        seconds = time.perf_counter() - begun
+        if self.allowance is not None:
+            self.allowance.spend(self.probe.name, seconds)
+        cost = 1e3 * seconds
         for key, value in reading.values.items():
             self._take(key, value, reading.stderr.get(key), cost, update)
         for name, array in reading.arrays.items():

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from playground.game import Batch, Terms
+from playground.taps import input_gradient
 
 Network = Callable[[Mapping[str, Tensor], Tensor], Tensor]
 """``(tensors, x [B, in]) -> [B, out]`` of one member."""
@@ -112,5 +113,5 @@ def squared_slope(
         logits = discriminator(tensors, points).squeeze(-1)
         return logits.sum(), logits
 
-    slope, logits = torch.func.grad(total, has_aux=True)(x)
+    slope, logits = input_gradient(total, x)
     return slope.square().reshape(len(logits), -1).sum(dim=-1), logits
