@@ -117,7 +117,7 @@ def caption(view: View, found: SavedSlice) -> str:
     if "path/iterations" in found.arrays:
         text += [
             "Points: snapshots, projected; their colours are the values where they really were. "
-            "Ring: start. Distance from the plane: L2, in parameters.",
+            "Ring: start. Bands: two standard errors. Distance from the plane: L2, in parameters.",
         ]
     if len(view.players) > 1:
         others = [player for player in view.players if player != found.about["player"]]
