@@ -30,6 +30,7 @@ from playground.record.arrays import save_array
 from playground.record.checkpoint import save_checkpoint, save_snapshot
 from playground.record.directory import RunDirectory
 from playground.record.writer import Recorder
+from playground.sinks.mirror import Mirrors
 
 EVALUATIONS, CHECKPOINTS = 20, 10
 """Per run, where ``evaluate.every`` and ``checkpoint.every`` are null (ours)."""
@@ -64,6 +65,7 @@ class Session:
         whole: whether the records are of a run that rules about its course can judge.
         measuring: probes besides tier 0, set before the run.
         respond: measures best responses at evaluations, set before the run.
+        mirrors: the sinks, which see what the recorder has written.
     """
 
     whole: bool = True
@@ -85,6 +87,7 @@ class Session:
         self.config, self.members, self.problem, self.players = config, members, problem, players
         self.engine, self.norms, self.directory = engine, norms, directory
         self.recorder, self.reporter = recorder, reporter
+        self.mirrors = Mirrors()
         self.log = MetricLog(len(members))
         self.key, self.amount = budget(config)
         self.iteration = 0
@@ -311,6 +314,14 @@ class Session:
             self.recorder.add("metrics", rows[0], null=rows[1])
         self.recorder.flush()
         self._flushed = time.monotonic()
+        self.say_news()
+
+    def say_news(self, *, event: bool = True) -> None:
+        """Tell, once, of a sink in trouble."""
+        for name, trouble in self.mirrors.news():
+            if event:
+                self.event(f"sink/{name}", trouble)
+            self.reporter.say(f"  sink {name}: {trouble}; training and records are unharmed")
 
     def save(self) -> None:
         """Flush the records, then write a checkpoint."""

@@ -17,6 +17,8 @@ from playground.probes.terms import TermGradients
 from playground.record.atomic import RecordError
 from playground.record.directory import check_name
 from playground.schema import ConfigError
+from playground.sinks.config import named
+from playground.sinks.sink import Sink
 from playground.watching import folder
 from playground.watching.folder import Settings
 from playground.watching.objective import Loss
@@ -41,6 +43,7 @@ def watch(
     name: str = "watch",
     seed: int = 0,
     megabytes: int = 64,
+    sinks: str | Sequence[str | Sink] = (),
 ) -> Watcher:
     """Record the gradients and updates of any PyTorch loop, as a run does.
 
@@ -58,6 +61,8 @@ def watch(
         name: of the run.
         seed: of the choice of updates and of probes' own draws.
         megabytes: above this for five values of a player it is measured in place.
+        sinks: other trackers that mirror the records: tensorboard, mlflow, wandb, or
+            ``playground.sinks.Sink`` objects.
 
     Raises:
         ConfigError: what cannot be watched, by name, before any work.
@@ -76,6 +81,7 @@ def watch(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{key}={value}: must be an integer, at least 1")
     kind, own = folder.chosen(probes, (Probe, Pass))
+    mirrored, objects = named(sinks, Sink)
     watched = {n: Watched(n, m, o, megabytes << 20) for n, m, o in pairs(model, optimizer)}
     taken: dict[int, str] = {}
     for player, seen in watched.items():
@@ -100,6 +106,8 @@ def watch(
             watcher.batch(batch)
     where = None if run_dir is None else str(run_dir)
     watcher.open(folder.create(name, where, watched, settings))
+    if mirrored.chosen or objects:
+        watcher.mirror([*mirrored.build(), *objects], mirrored)
     return watcher
 
 
