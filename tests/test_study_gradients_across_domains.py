@@ -40,10 +40,11 @@ def test_rows_become_means_by_iteration_and_member(analysis):
     np.testing.assert_array_equal(value, [[2.0, 5.0], [7.0, np.nan]])
 
 
-def test_growth_of_a_power_law_is_its_exponent_times_the_decades_between_the_parts(analysis):
+def test_the_share_of_noise_is_of_two_means_and_needs_no_signal(analysis):
+    """Noise 1 throughout; the signal is 3 and then 0, its estimates of either sign."""
     at = np.arange(1, 1001)
-    value = 3.0 * at[:, None] ** np.array([2.0, -0.5])
-    early, late = np.median(at[:250]), np.median(at[750:])
-    wanted = np.array([2.0, -0.5]) * np.log10(late / early)
-    np.testing.assert_allclose(analysis.growth((at, value), 1000), wanted, atol=1e-3)
-    assert np.isnan(analysis.growth((at, -value * (at > 500)[:, None]), 1000)).all()
+    sign = np.where(at % 2, 5.0, -5.0)
+    signal = np.where(at <= 500, 3.0, 0.0) + sign
+    early, late = analysis.share((at, np.ones((1000, 2))), (at, signal[:, None] * [1, 1]), 1000)
+    np.testing.assert_allclose(early, 1 / 4)
+    np.testing.assert_allclose(late, 1)

@@ -28,11 +28,11 @@ ROWS = {
     "update norm over\nparameter norm": "ratio",
     "cosine with the\nprevious gradient": "cosine_previous",
     "straightness: distance\nover path length": "direction: straightness",
-    "noise scale,\nsamples": "noise: noise_scale",
+    "noise over gradient,\nroot mean squares": "noise: norm_test",
     "sharpness over\nAdam's line 38 / eta": "curvature: sharpness_ratio",
     "antisymmetric share\nof the Jacobian": "game: antisymmetric_share",
 }
-LOG = {"norm", "ratio", "direction: straightness", "noise: noise_scale",
+LOG = {"norm", "ratio", "direction: straightness", "noise: norm_test",
        "curvature: sharpness_ratio"}  # fmt: skip
 COLORS = ("#0072B2", "#D55E00")
 
@@ -92,24 +92,31 @@ def series(run: Run, player: str, row: str) -> Series:
     return (at, value / value[0]) if row == "norm" else (at, value)
 
 
-def ends(found: Series, total: int) -> tuple[np.ndarray, np.ndarray]:
-    """Medians over the early and the late part of a run, [M] each."""
+def ends(
+    found: Series, total: int, middle: Callable[[np.ndarray], np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Medians, or another middle, over the early and the late part of a run, [M] each."""
     at, value = found
     early, late = at <= PART * total, at > (1 - PART) * total
-    return np.nanmedian(value[early], axis=0), np.nanmedian(value[late], axis=0)
+    middle = middle or partial(np.nanmedian, axis=0)
+    return middle(value[early]), middle(value[late])
 
 
-def growth(found: Series, total: int) -> np.ndarray:
-    """log10 of late over early [M]; NaN where one is not positive."""
-    early, late = ends(found, total)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.log10(late / early)
+def share(variance: Series, signal: Series, total: int) -> tuple[np.ndarray, np.ndarray]:
+    """Early and late share of |G|^2 that is noise, V / (|E G|^2 + V), [M] each.
+
+    Both are averaged before they are divided (McCandlish et al. 2018, appendix A.1): each is
+    unbiased, their ratio is not. The noise scale V / |E G|^2 has no sign where noise is all.
+    """
+    parts = zip(ends(variance, total, mean), ends(signal, total, mean), strict=True)
+    early, late = (noise / (noise + rest) for noise, rest in parts)
+    return early, late
 
 
 def estimates(run: Run, player: str) -> dict[str, Callable[[], np.ndarray]]:
     """{what: its estimator [M]} of one player.
 
-    noise grows     log10 of the late over the early noise scale
+    noise grows     late minus early share of a gradient's square that is noise
     update ratio    early |update| / |parameters|
     late cosine     of consecutive gradients
     memory          late cosine of consecutive updates, minus that of consecutive gradients
@@ -119,6 +126,10 @@ def estimates(run: Run, player: str) -> dict[str, Callable[[], np.ndarray]]:
     """
     total = run.manifest["counters"]["iterations"]
     row = partial(series, run, player)
+
+    def noise() -> np.ndarray:
+        early, late = share(row("noise: variance"), row("noise: norm_squared"), total)
+        return late - early
 
     def memory() -> np.ndarray:
         cosines = [ends(tier0(run, player, tap, "cosine_previous"), total)[1]
@@ -130,7 +141,7 @@ def estimates(run: Run, player: str) -> dict[str, Callable[[], np.ndarray]]:
         return row("direction: straightness")[1][-1] * np.sqrt(pc.max(updates).as_py())
 
     return {
-        "noise grows": lambda: growth(row("noise: noise_scale"), total),
+        "noise grows": noise,
         "update ratio": lambda: ends(row("ratio"), total)[0],
         "late cosine": lambda: ends(row("cosine_previous"), total)[1],
         "memory": memory,
