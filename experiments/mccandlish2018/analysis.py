@@ -46,9 +46,8 @@ def runs(quick: bool) -> dict[str, list[str]]:
         f"optimizer.lr={noise['rate']}", f"budget.iterations={noise['iterations']}",
         "evaluate.every=1", "probes.noise.every=1",
     ]  # fmt: skip
-    planned["closed"] = [
-        *CONFIG["regression"], *CONFIG["closed"]["overrides"], f"members={size['closed']}"
-    ]
+    closed = f"members={size['closed']}"
+    planned["closed"] = [*CONFIG["regression"], *CONFIG["closed"]["overrides"], closed]
     theory = at_start()
     for batch in CONFIG["step"]["batches"]:
         rates = [repr(factor * theory.rate(batch)) for factor in CONFIG["step"]["factors"]]
@@ -87,8 +86,8 @@ def one_step(inputs: np.ndarray, targets: np.ndarray, weight: np.ndarray) -> One
     gradient, hessian = each.mean(axis=0), inputs.T @ inputs / len(inputs)
     covariance = np.cov(each.T, ddof=0)
     curvature, square = gradient @ hessian @ gradient, gradient @ gradient
-    return OneStep(square / curvature, 0.5 * square**2 / curvature,
-                   float(np.trace(hessian @ covariance) / curvature))  # fmt: skip
+    noise = np.trace(hessian @ covariance) / curvature
+    return OneStep(float(square / curvature), float(0.5 * square**2 / curvature), float(noise))
 
 
 def at_start() -> OneStep:
