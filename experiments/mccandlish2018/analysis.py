@@ -42,9 +42,9 @@ def runs(quick: bool) -> dict[str, list[str]]:
         ]  # fmt: skip
     noise = CONFIG["noise"]
     planned["noise"] = [
-        *CONFIG["digits"], members, f"problem.batch_size={noise['batch']}",
-        f"optimizer.lr={noise['rate']}", f"budget.iterations={noise['iterations']}",
-        "evaluate.every=1", "probes.noise.every=1",
+        *CONFIG["digits"], f"members={size['members'] * noise['pooled']}",
+        f"problem.batch_size={noise['batch']}", f"optimizer.lr={noise['rate']}",
+        f"budget.iterations={noise['iterations']}", "evaluate.every=2", "probes.noise.every=2",
     ]  # fmt: skip
     closed = f"members={size['closed']}"
     planned["closed"] = [*CONFIG["regression"], *CONFIG["closed"]["overrides"], closed]
@@ -196,21 +196,24 @@ def measured(run: Run, quantity: str) -> tuple[np.ndarray, np.ndarray]:
     return at - 1, values
 
 
-def windows(values: np.ndarray, length: int) -> np.ndarray:
-    """Means over windows of measurements: [K, M] to [W, M]; what is left over is dropped."""
+def pooled(values: np.ndarray, length: int, groups: int) -> np.ndarray:
+    """Means over windows of measurements and groups of members: [K, M] to [W, groups].
+
+    Measurements that are left over at the end are dropped.
+    """
     whole = len(values) - len(values) % length
-    return values[:whole].reshape(-1, length, values.shape[1]).mean(axis=1)
+    return values[:whole].reshape(whole // length, length, groups, -1).mean(axis=(1, 3))
 
 
 @dataclass(frozen=True)
 class Noise:
-    """The noise scale along a run: the ratio of both parts' means over windows [W, M].
+    """The noise scale along a run: the ratio of both parts' means over windows and groups.
 
     Attributes:
         at: updates before each window [W].
-        scale: B_simple.
-        loss: training loss, mean over the window.
-        until: {goal: updates [M]}.
+        scale: B_simple [W, G].
+        loss: training loss, mean over the window [W, G].
+        until: {goal: updates [G]}, of the group's mean loss.
     """
 
     at: np.ndarray
@@ -219,19 +222,22 @@ class Noise:
     until: dict[float, np.ndarray]
 
     def average(self, goal: float) -> np.ndarray:
-        """Mean of the noise scale over training to a goal [M]."""
+        """Mean of the noise scale over training to a goal [G]."""
         seen = self.at[:, None] < self.until[goal]
         return np.where(seen, self.scale, 0.0).sum(axis=0) / seen.sum(axis=0)
 
 
 def noise_of(run: Run) -> Noise:
     """Read the run in which the noise scale is measured."""
-    length = CONFIG["noise"]["window"]
     at, trace = measured(run, "sample_variance")
-    scale = windows(trace, length) / windows(measured(run, "norm_squared")[1], length)
+    length = CONFIG["noise"]["window"] // int(at[1] - at[0])
+    groups = len(run.members) // CONFIG["noise"]["pooled"]
+    square = pooled(measured(run, "norm_squared")[1], length, groups)
     evaluated, loss = run.metric("train_loss")
-    before = windows(loss[np.searchsorted(evaluated, at)], length)
-    until = {goal: reached(evaluated, loss, goal) for goal in CONFIG["goals"]}
+    before = pooled(loss[np.searchsorted(evaluated, at)], length, groups)
+    mean = pooled(loss, 1, groups)
+    until = {goal: reached(evaluated, mean, goal) for goal in CONFIG["goals"]}
+    scale = pooled(trace, length, groups) / square
     return Noise(at[::length][: len(scale)], scale, before, until)
 
 
@@ -252,10 +258,7 @@ def closed_form(run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     evaluated, value = run.metric("value")
     risk = value[np.searchsorted(evaluated, at)]
     length = len(at) // CONFIG["closed"]["windows"]
-    trace, square, risk = (
-        windows(x, length).reshape(-1, CONFIG["groups"], x.shape[1] // CONFIG["groups"]).mean(-1)
-        for x in (trace, square, risk)
-    )
+    trace, square, risk = (pooled(x, length, CONFIG["groups"]) for x in (trace, square, risk))
     return risk, trace / square, DIMENSION + 1 + DIMENSION * NOISE**2 / (2 * risk)
 
 
@@ -367,7 +370,7 @@ def along(axes: Axes, noise: Noise) -> None:
     axes.semilogy(noise.at, noise.scale, color=BLUE, alpha=0.25, lw=0.8)
     axes.semilogy(noise.at, np.exp(np.log(noise.scale).mean(axis=1)), color=BLUE, lw=2)
     axes.set(xlabel="update", title="Digits: the noise scale grows while the loss falls\n"
-             f"(batch {CONFIG['noise']['batch']}; thin: members)")  # fmt: skip
+             f"(batch {CONFIG['noise']['batch']}; thin: groups of members)")  # fmt: skip
     axes.set_ylabel("noise scale, samples", color=BLUE)
     other = axes.twinx()
     other.semilogy(noise.at, noise.loss, color=RED, alpha=0.25, lw=0.8)
@@ -417,7 +420,7 @@ def exact(axes: Axes, closed: Sequence[np.ndarray]) -> None:
     risk, scale, _ = closed
     fine = np.geomspace(risk.min() / 1.5, 1.5 * risk.max(), 200)
     axes.loglog(fine, DIMENSION + 1 + DIMENSION * NOISE**2 / (2 * fine), color="0.3", lw=1.2,
-                label="d + 1 + d s^2 / (2 excess risk)")  # fmt: skip
+                label=r"$d + 1 + d\,\sigma^2 / (2 \cdot \mathrm{excess\ risk})$")  # fmt: skip
     axes.loglog(risk.ravel(), scale.ravel(), "o", color=BLUE, ms=4, alpha=0.6, label="measured")
     axes.invert_xaxis()
     axes.set(xlabel="excess risk", ylabel="noise scale, samples",
