@@ -4,7 +4,7 @@
     B_simple = tr Sigma / |G|^2,  B_noise = tr(H Sigma) / G.H G
     best rate and improvement of one step: those of the full gradient over 1 + B_noise / B
 
-Source: McCandlish, Kaplan, Amodei et al. (2018), equations 2.4 to 2.11. Shape legend: B batch
+Source: McCandlish, Kaplan, Amodei et al. (2018), sections 2.2 and 2.3. Shape legend: B batch
 sizes, R rates, M members, T evaluations, W windows of updates.
 """
 
@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import yaml
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from playground.domains.supervised.data import linear_regression, variances
 from playground.record.reader import Run
@@ -44,7 +46,7 @@ def runs(quick: bool) -> dict[str, list[str]]:
     planned["noise"] = [
         *CONFIG["digits"], f"members={size['members'] * noise['pooled']}",
         f"problem.batch_size={noise['batch']}", f"optimizer.lr={noise['rate']}",
-        f"budget.iterations={noise['iterations']}", "evaluate.every=2", "probes.noise.every=2",
+        f"budget.iterations={noise['iterations']}", "evaluate.every=2", "probes.noise.every=1",
     ]  # fmt: skip
     closed = f"members={size['closed']}"
     planned["closed"] = [*CONFIG["regression"], *CONFIG["closed"]["overrides"], closed]
@@ -60,7 +62,7 @@ def runs(quick: bool) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class OneStep:
-    """A step of SGD on a quadratic loss: equations 2.6 and 2.7.
+    """A step of SGD on a quadratic loss: section 2.2.
 
     Attributes:
         rate_max, gain_max: the best rate of the full gradient and what it improves.
@@ -303,7 +305,7 @@ def on_digits(raced: Races, noise: Noise) -> list[Claim]:
     goal, goals = CONFIG["judged"], CONFIG["goals"]
     fits, critical = raced.fits(goal), {g: raced.b_crit(g) for g in goals}
     return [
-        Claim("noise scale at the end over that at the start", "> 1 (MNIST: average over start 18)",
+        Claim("noise scale at the end over that at the start", "> 1",
               noise.scale[-1] / noise.scale[0], low=LIMITS["growth"]),
         Claim("rank correlation of noise scale and training loss", "< 0",
               rank_correlation(noise.scale, noise.loss), high=LIMITS["correlation"]),
@@ -312,7 +314,7 @@ def on_digits(raced: Races, noise: Noise) -> list[Claim]:
         Claim(f"steps to loss {goal}: deviation of log S from it", "0",
               [fit.residual for fit in fits], high=LIMITS["residual"]),
         Claim(f"mean noise scale over critical batch size, loss {goal}",
-              "order of magnitude (MNIST 4.5)", noise.average(goal) / critical[goal],
+              "4.5 (MNIST)", noise.average(goal) / critical[goal],
               *LIMITS["ratio"]),
         Claim(f"critical batch size for loss {goals[-1]} over that for {goals[0]}", "> 1",
               critical[goals[-1]] / critical[goals[0]], low=1.0),
@@ -365,6 +367,13 @@ def front(axes: Axes, raced: Races) -> None:
     axes.legend(frameon=False, fontsize=9)
 
 
+def plain_ticks(axis: Axis, values: Sequence[float]) -> None:
+    """Figures as they are said, and no others."""
+    axis.set_major_locator(FixedLocator(list(values)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
 def along(axes: Axes, noise: Noise) -> None:
     """Noise scale and loss over the updates."""
     axes.semilogy(noise.at, noise.scale, color=BLUE, alpha=0.25, lw=0.8)
@@ -392,8 +401,8 @@ def predicted(axes: Axes, raced: Races, noise: Noise) -> None:
                       fmt=f"{mark}-", capsize=3, lw=1.4, label=label)  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="training loss to reach", ylabel="samples",
              title="Digits: prediction and critical batch size\n(95 % intervals)")  # fmt: skip
-    axes.set_xticks(goals, [f"{goal:g}" for goal in goals])
-    axes.minorticks_off()
+    plain_ticks(axes.xaxis, goals)
+    plain_ticks(axes.yaxis, (5, 10, 20, 50, 100, 200))
     axes.invert_xaxis()
     axes.legend(frameon=False, fontsize=9)
 
@@ -412,6 +421,8 @@ def best_rates(axes: Axes, raced: Races) -> None:
                         label="max / (1 + critical batch size / B)")  # fmt: skip
     axes.set(xlabel="batch size B", ylabel="learning rate",
              title="Digits: the best learning rate")  # fmt: skip
+    plain_ticks(axes.yaxis, (0.05, 0.1, 0.2, 0.5, 1.0))
+    plain_ticks(axes.xaxis, raced.batches)
     axes.legend(frameon=False, fontsize=9)
 
 
@@ -423,6 +434,7 @@ def exact(axes: Axes, closed: Sequence[np.ndarray]) -> None:
                 label=r"$d + 1 + d\,\sigma^2 / (2 \cdot \mathrm{excess\ risk})$")  # fmt: skip
     axes.loglog(risk.ravel(), scale.ravel(), "o", color=BLUE, ms=4, alpha=0.6, label="measured")
     axes.invert_xaxis()
+    plain_ticks(axes.yaxis, (10, 20, 50, 100))
     axes.set(xlabel="excess risk", ylabel="noise scale, samples",
              title="Linear regression: the closed form")  # fmt: skip
     axes.legend(frameon=False, fontsize=9)
