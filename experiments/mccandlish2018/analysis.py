@@ -386,6 +386,8 @@ def along(axes: Axes, noise: Noise) -> None:
     other.semilogy(noise.at, np.exp(np.log(noise.loss).mean(axis=1)), color=RED, lw=2)
     other.set_ylabel("training loss", color=RED)
     other.spines[["top"]].set_visible(False)
+    plain_ticks(axes.yaxis, (10, 20, 50, 100, 200, 500))
+    plain_ticks(other.yaxis, (0.05, 0.1, 0.2, 0.5, 1, 2))
 
 
 def predicted(axes: Axes, raced: Races, noise: Noise) -> None:
@@ -402,26 +404,25 @@ def predicted(axes: Axes, raced: Races, noise: Noise) -> None:
     axes.set(xscale="log", yscale="log", xlabel="training loss to reach", ylabel="samples",
              title="Digits: prediction and critical batch size\n(95 % intervals)")  # fmt: skip
     plain_ticks(axes.xaxis, goals)
-    plain_ticks(axes.yaxis, (5, 10, 20, 50, 100, 200))
+    plain_ticks(axes.yaxis, (5, 10, 20, 30, 50, 100))
     axes.invert_xaxis()
     axes.legend(frameon=False, fontsize=9)
 
 
 def best_rates(axes: Axes, raced: Races) -> None:
-    """The chosen rates, beside the paper's rule fitted to them."""
+    """The chosen rates, beside the paper's rule fitted to those of the judged goal."""
     size = np.array(raced.batches, float)
-    fine = np.geomspace(size[0], size[-1], 200)
     for goal, color in COLORS.items():
-        logs = np.log(raced.rates[goal]).mean(axis=1)
-        axes.loglog(size, np.exp(logs), "o", ms=5, color=color, label=f"loss {goal:g}")
-        if goal == CONFIG["judged"]:
-            critical = np.exp(np.log(raced.b_crit(goal)).mean())
-            top = np.exp((logs + np.log1p(critical / size)).mean())
-            axes.loglog(fine, top / (1 + critical / fine), color=color, lw=1.2,
-                        label="max / (1 + critical batch size / B)")  # fmt: skip
-    axes.set(xlabel="batch size B", ylabel="learning rate",
+        mean = np.exp(np.log(raced.rates[goal]).mean(axis=1))
+        axes.loglog(size, mean, "o", ms=5, color=color, label=f"loss {goal:g}")
+    goal, fine = CONFIG["judged"], np.geomspace(size[0], size[-1], 200)
+    critical = np.exp(np.log(raced.b_crit(goal)).mean())
+    top = np.exp((np.log(raced.rates[goal]).mean(axis=1) + np.log1p(critical / size)).mean())
+    axes.loglog(fine, top / (1 + critical / fine), color=COLORS[goal], lw=1.2,
+                label=f"{top:.2f} / (1 + {critical:.0f} / B)")  # fmt: skip
+    axes.set(xlabel="batch size B", ylabel="learning rate", ylim=(0.07, 1.1),
              title="Digits: the best learning rate")  # fmt: skip
-    plain_ticks(axes.yaxis, (0.05, 0.1, 0.2, 0.5, 1.0))
+    plain_ticks(axes.yaxis, (0.1, 0.2, 0.5, 1.0))
     plain_ticks(axes.xaxis, raced.batches)
     axes.legend(frameon=False, fontsize=9)
 
@@ -434,7 +435,7 @@ def exact(axes: Axes, closed: Sequence[np.ndarray]) -> None:
                 label=r"$d + 1 + d\,\sigma^2 / (2 \cdot \mathrm{excess\ risk})$")  # fmt: skip
     axes.loglog(risk.ravel(), scale.ravel(), "o", color=BLUE, ms=4, alpha=0.6, label="measured")
     axes.invert_xaxis()
-    plain_ticks(axes.yaxis, (10, 20, 50, 100))
+    plain_ticks(axes.yaxis, (10, 15, 20, 30, 50, 70))
     axes.set(xlabel="excess risk", ylabel="noise scale, samples",
              title="Linear regression: the closed form")  # fmt: skip
     axes.legend(frameon=False, fontsize=9)
