@@ -82,6 +82,7 @@ def test_a_path_may_end_earlier_and_offsets_may_be_given(run):
     assert found.values["objective"].item() == pytest.approx(loss(descended([8]))[0])
 
 
+@pytest.mark.slow
 def test_a_long_noisy_path_without_a_slope_is_a_random_walk(tmp_path):
     """The baseline against what the engine does with noise alone; 0.03 is four deviations."""
     run = quiet(["problem=landscape/quadratic", "problem.dimension=2000", "problem.noise=1",
@@ -119,6 +120,7 @@ def test_in_games_the_others_stay_where_they_ended(tmp_path):
         assert torch.allclose(ends[name].path.values["objective"], expected)
 
 
+@pytest.mark.slow
 def test_agents_have_surrogate_and_true_return_along_the_path(tmp_path):
     """Those of slices at the same snapshots, which have nothing to do with a path."""
     run = quiet([*TINY["ppo"], "budget.iterations=9"], tmp_path / "run")

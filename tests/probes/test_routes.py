@@ -89,6 +89,7 @@ BLOCKS = 6
 GROWTH = {"plain": 2.0, "scaled": 1 + 1 / BLOCKS, "zero": 1.0, "rezero": 1.0, "fixup": 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("branch", GROWTH)
 def test_residual_blocks_double_what_they_keep(branch):
     """ReLU and He's variance: block by block times 1 + s^2, s the branch's scale, both ways."""
