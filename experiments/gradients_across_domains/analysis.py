@@ -43,7 +43,8 @@ ROWS = {  # series: (label, log y, level that is marked)
     "rotation": ("antisymmetric\nshare", False, 0.0),
 }
 NAMES = {
-    "loss": "log10 of the late over the early loss", "norm": "log10 of the late over the early norm",
+    "loss": "log10 of the late over the early loss",
+    "norm": "log10 of the late over the early norm",
     "ratio": "log10 |update| / |parameters| at the start",
     "snr": "signal to noise, late over early", "cosine": "cosine of consecutive gradients, late",
     "predicted": "that cosine less s / (1 + s)",
@@ -154,7 +155,7 @@ def snr(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
 
 
 def slope(found: Series) -> np.ndarray:
-    """d log(value) / d log(t) of each member [M]."""
+    """Slope of log(value) on log(t) of each member [M]."""
     return np.polyfit(np.log(found.t), np.log(found.values), 1)[0]
 
 
@@ -207,11 +208,10 @@ def claims(runs: Mapping[str, Run], folder: Path) -> list[Claim]:
                 label, own = name, claim["players"].get(name, own)
             if own is None or player in claim.get("without", ()):
                 continue
-            low, high = (np.nan_to_num(float(v)) if v is not None else v for v in own)
-            said = f"{'' if low is None else f'{low:g} <= '}.{'' if high is None else f' <= {high:g}'}"
-            made.append(Claim(f"{label}: {NAMES[key]}", said, estimate[key],
-                              -np.inf if low is None else low,
-                              np.inf if high is None else high))  # fmt: skip
+            high = float(own[1])  # YAML reads 1e-6 as text
+            low = -np.inf if own[0] is None else float(own[0])
+            said = f"at most {high:g}" if own[0] is None else f"{low:g} to {high:g}"
+            made.append(Claim(f"{label}: {NAMES[key]}", said, estimate[key], low, high))
     return made
 
 
