@@ -38,7 +38,7 @@ ROWS = {  # series: (label, log y, level that is marked)
     "cosine": ("cosine with the\nprevious gradient", False, 0.0),
     "directions": ("effective directions\nof 32 gradients", True, None),
     "straightness": ("straightness\n(dashed: 1/sqrt t)", True, None),
-    "noise": ("noise share\nof |gradient|^2", True, None),
+    "noise": ("noise over\n|gradient|^2", True, 1.0),
     "sharpness": ("sharpness /\nAdam's line", True, 1.0),
     "rotation": ("antisymmetric\nshare", False, 0.0),
 }
@@ -251,7 +251,9 @@ def draw(found: Mapping[str, Mapping[str, Mapping[str, Series]]], path: Path) ->
             if column == 0:
                 axes.set_ylabel(label, fontsize=10.5)
         cells[0, column].set_title(TITLES[name], fontsize=12, weight="bold")
-        cells[-1, column].set(xlabel="share of the run", xlim=(0, 1))
+        cells[-1, column].set(xlabel="share of the run", xlim=(0, 1.01),
+                              xticks=[0, 0.25, 0.5, 0.75, 1])  # fmt: skip
+        cells[-1, column].set_xticklabels(["0", "1/4", "1/2", "3/4", "1"])
     cells[0, -1].legend(frameon=False, fontsize=9)
     figure.align_ylabels(cells[:, 0])
     figure.savefig(path)
