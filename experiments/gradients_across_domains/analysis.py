@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from playground.record.reader import Run
-from playground.study import Claim
+from playground.record.text import dump_json
+from playground.study import Claim, interval
 
 CONFIG = yaml.safe_load((Path(__file__).parent / "config.yaml").read_text())
 PLAYERS = {
@@ -191,12 +192,43 @@ def estimates(run: Run, player: str, found: Mapping[str, Series]) -> dict[str, n
     return made
 
 
+def readings(run: Run, player: str, found: Mapping[str, Series]) -> dict[str, list[float]]:
+    """{quantity: mean and 95 % interval} of what nothing was claimed of."""
+    part = CONFIG["part"]
+    signal, noise = parts(run, player)
+    updates = measured(run, player, "direction", "effective_directions/update")
+    straight, sharp = found["straightness"], found["sharpness"].values
+    values = {
+        "signal to noise, early": snr(signal.early(part), noise.early(part)),
+        "signal to noise, late": snr(signal.late(part), noise.late(part)),
+        "cosine, first tenth": np.nanmean(found["cosine"].early(0.1), axis=0),
+        "cosine, early": np.nanmean(found["cosine"].early(part), axis=0),
+        "directions of gradients, late": np.nanmean(found["directions"].late(part), axis=0),
+        "directions of updates, late": np.nanmean(updates.late(part), axis=0),
+        "straightness at the end": straight.values[-1],
+        "straightness at the end x sqrt t": straight.values[-1] * np.sqrt(straight.t[-1]),
+        "ratio, late": np.nanmean(found["ratio"].late(part), axis=0),
+        "sharpness over the line, share above 1": np.nanmean(
+            np.where(np.isnan(sharp), np.nan, sharp > 1), axis=0
+        ),
+        "sharpness over the line, largest": np.nanmax(sharp, axis=0),
+    }
+    if player == "agent":  # 20 updates take one batch
+        cosine = found["cosine"]
+        late, first = cosine.t > (1 - part) * cosine.end, cosine.t % 20 == 1
+        values["cosine to a new batch, late"] = np.nanmean(cosine.values[late & first], axis=0)
+        values["cosine on one batch, late"] = np.nanmean(cosine.values[late & ~first], axis=0)
+    return {name: list(interval(value)) for name, value in values.items()}
+
+
 def claims(runs: Mapping[str, Run], folder: Path) -> list[Claim]:
     """Every claim of the configuration, player by player."""
     found = {n: {p: series(run, p) for p in PLAYERS[n]} for n, run in runs.items()}
     values = {p: (name, estimates(runs[name], p, each))
               for name, players in found.items() for p, each in players.items()}  # fmt: skip
     draw(found, folder / "gradients_across_domains.png")
+    told = {p: readings(runs[n], p, each) for n, all_ in found.items() for p, each in all_.items()}
+    (folder / "readings.json").write_bytes(dump_json(told))
     made = []
     for key, claim in CONFIG["claims"].items():
         for player, (name, estimate) in values.items():
