@@ -36,6 +36,7 @@ from playground.record.directory import RunDirectory
 from playground.record.writer import Recorder
 from playground.schema import ConfigError
 from playground.session import Session
+from playground.sinks.config import check_tensors
 
 
 @dataclasses.dataclass
@@ -78,6 +79,8 @@ def assemble(
         name: make_optimizer(config, name, replicas, player.parameters.values)
         for name, player in players.items()
     }
+    tensors = {name: player.parameters.layout.names for name, player in players.items()}
+    check_tensors(config.sinks.tensors, tensors)
     return Parts(config, replicas, problem, players, optimizers, device)
 
 

@@ -19,6 +19,7 @@ from playground.explain import unknown
 from playground.outside import CustomConfig
 from playground.record.directory import RecordError, RunDirectory, RunExists, check_run_dir
 from playground.schema import ConfigError
+from playground.sinks.config import require
 
 MAY_CHANGE = {
     "replay": ("probes",),
@@ -122,6 +123,8 @@ def check(asked: Asked, overrides: Sequence[str]) -> Journey:
     if asked.kind == "fork" and not changes:
         raise ConfigError(f"{asked}: needs what is to change, as in optimizer.lr=0.001")
     after = changed(before, changes or ["probes=full"], asked.kind)
+    if asked.kind == "fork":
+        require(after.sinks)
     folder = str(parse(given)[-1].value()) if given else _folder(original.path, asked)
     try:
         check_run_dir(folder)

@@ -10,7 +10,7 @@ import itertools
 import types
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +26,7 @@ from playground.optim.stepper_config import STEPPERS, StepperConfig
 from playground.outside import CustomConfig
 from playground.probes.config import ProbesConfig
 from playground.schema import ConfigError, choice, number, text
+from playground.sinks.config import SinksConfig, require
 
 DOMAINS = ("landscape", "supervised", "gan", "rl")
 OPTIONAL_GROUPS = ("algorithm", "loss", "penalty")
@@ -56,6 +57,11 @@ class CheckpointConfig:
     """When a run is saved."""
 
     every: int | None = number(None, minimum=1, doc="iterations; null is 10 times a run")
+    snapshot_every: int | None = number(
+        None,
+        minimum=1,
+        doc="iterations between snapshots; those after 0, 1, 2, 4, 8, ... are kept anyway",
+    )
 
 
 @dataclasses.dataclass(slots=True)
@@ -96,6 +102,7 @@ class Config:
     frozen: list[str] = text([], "players that do not train")
     snapshot: SnapshotConfig = dataclasses.field(default_factory=SnapshotConfig)
     best_response: BestResponseConfig = dataclasses.field(default_factory=BestResponseConfig)
+    sinks: SinksConfig = dataclasses.field(default_factory=SinksConfig)
     vary: dict[str, Any] = dataclasses.field(default_factory=dict)
     budget: BudgetConfig = dataclasses.field(default_factory=BudgetConfig)
     evaluate: EvaluateConfig = dataclasses.field(default_factory=EvaluateConfig)
@@ -145,7 +152,9 @@ def compose(overrides: Sequence[str]) -> Config:
     """
     from playground.composition import composed
 
-    return from_dict(composed(overrides))
+    config = from_dict(composed(overrides))
+    require(config.sinks)
+    return config
 
 
 def from_dict(data: Mapping[str, Any]) -> Config:
@@ -175,7 +184,8 @@ def from_dict(data: Mapping[str, Any]) -> Config:
     nodes["stepper"] = _stepper(nodes.get("stepper") or {"name": "direct"})
     parts = {"probes": ProbesConfig, "budget": BudgetConfig,
              "evaluate": EvaluateConfig, "checkpoint": CheckpointConfig,
-             "snapshot": SnapshotConfig, "best_response": BestResponseConfig}  # fmt: skip
+             "snapshot": SnapshotConfig, "best_response": BestResponseConfig,
+             "sinks": SinksConfig}  # fmt: skip
     for key, part in parts.items():
         nodes[key] = _structured(part, nodes.get(key) or {}, key)
     config = Config(**{**nodes, **_scalars(nodes)})
@@ -218,7 +228,8 @@ def _structured(cls: type, data: Any, path: str) -> Any:
     try:
         base = OmegaConf.structured(cls)
         for field in dataclasses.fields(cls):
-            plain = not dataclasses.is_dataclass(field.type)
+            kinds = (field.type, *get_args(field.type))
+            plain = not any(dataclasses.is_dataclass(kind) for kind in kinds)
             if plain and isinstance(data.get(field.name), dict):
                 base[field.name] = {}  # given dictionaries replace, they do not add
         return OmegaConf.to_object(OmegaConf.merge(base, dict(data)))

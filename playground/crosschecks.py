@@ -55,6 +55,7 @@ def validate(config: "Config") -> None:
     if config.compile and not getattr(config.algorithm, "compiles", True):
         name = config.algorithm.name
         raise ConfigError(f"compile=true: the batch shapes of {name} vary, so it cannot compile")
+    _validate_sinks(config)
     _validate_stepper(config, players)
     _validate_snapshot(config, players)
     if config.name is not None and not SAFE_NAME.fullmatch(config.name):
@@ -73,6 +74,17 @@ def _validate_geometry(config: "Config", player: str) -> None:
         raise ConfigError(
             f"{key}={optimizer.name}: the moves of player {player} have no divergence; only "
             f"player policy of algorithm=npg|trpo has, as optimizer@players.policy={optimizer.name}"
+        )
+
+
+def _validate_sinks(config: "Config") -> None:
+    """The trackers' step must be counted."""
+    step, problem = config.sinks.step, config.problem
+    counted = ("iteration", "updates", "gradient_evaluations", *problem.counts)
+    if step is not None and step not in counted:
+        raise ConfigError(
+            f"sinks.step={step}: problem {problem.name} does not count {step} "
+            f"(allowed are {', '.join(counted)})"
         )
 
 

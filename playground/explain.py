@@ -60,6 +60,12 @@ def unknown_field(error: BaseException, path: str) -> str | None:
 def explain(error: BaseException, overrides: list[str]) -> str:
     """One line for a failed composition."""
     message = str(error)
+    for item in overrides:
+        sink = re.match(r"sinks\.(\w+)\.", item)
+        if sink and "root: NoneType" in message:
+            return f"{item}: choose the sink too, as in sinks=[{sink.group(1)}]"
+        if item == "sinks=null" and "must be a string or a list" in message:
+            return f"{item}: must be a list, as in sinks=[tensorboard] or sinks=[]"
     missing = re.search(r"Could not (?:find|load) '([^']+)'", message)
     if missing:
         return _unknown_option(missing.group(1), overrides)

@@ -24,6 +24,7 @@ from playground.game import (
 from playground.probes.passes import Pass
 from playground.probes.probe import Probe
 from playground.schema import ConfigError
+from playground.sinks.sink import Sink
 
 Wrap = Callable[[Objective], Objective]
 """From the objective that a problem gives a player to the one that is trained."""
@@ -37,11 +38,13 @@ class Extensions:
         problem: instead of ``problem=...``.
         objectives: {player: wrap}.
         probes: called with every update's values.
+        sinks: trackers that mirror the records; no part of the experiment.
     """
 
     problem: Problem | None = None
     objectives: Mapping[str, Wrap] = field(default_factory=dict)
     probes: Sequence[Probe | Pass] = ()
+    sinks: Sequence[Sink] = ()
 
     def __post_init__(self) -> None:
         if self.problem is not None and not isinstance(self.problem, Problem):
@@ -53,6 +56,12 @@ class Extensions:
             if not isinstance(probe, Probe | Pass):
                 raise ConfigError(
                     f"probes: {probe!r} must be a playground.Probe or playground.Pass object"
+                )
+        for sink in self.sinks:
+            if not isinstance(sink, Sink):
+                raise ConfigError(
+                    f"sinks: {sink!r} must be a playground.sinks.Sink object; names are chosen by "
+                    "the override sinks=[...]"
                 )
         names = [probe.name for probe in self.probes]
         if "game" in names:

@@ -69,7 +69,8 @@ def fork(asked: Asked, journey: Journey, extensions: Extensions, reporter: Repor
              "changes": journey.changes}  # fmt: skip
     describe(directory, parts, extensions, fork=about, attempts=attempts)
     run = drive(parts, directory, content, reporter, resumed=bool(until),
-                probes=extensions.probes, kind=partial(Fork, partial(fitted, journey)))  # fmt: skip
+                probes=extensions.probes, sinks=extensions.sinks,
+                kind=partial(Fork, partial(fitted, journey)))  # fmt: skip
     found = compare(Run(journey.original.path), run, until)
     if found is None:
         reporter.say("  nothing to compare: no evaluation of both has a finite main metric")

@@ -14,6 +14,7 @@ from playground.composition import options
 from playground.config import OPTIONAL_GROUPS, Config, compose
 from playground.crosschecks import budget
 from playground.schema import describe
+from playground.sinks.config import KINDS as SINKS
 
 WIDTH, INDENT = 100, 2
 
@@ -41,6 +42,7 @@ GROUPS = {
     "optimizer": "(optimizer@players.PLAYER=... for one player)",
     "stepper": "",
     "probes": "(measured in every run)",
+    "sinks": "(sinks=[a,b]: other trackers that mirror the records)",
     "experiment": "",
 }
 
@@ -49,6 +51,9 @@ Flags: --help, --version, -m (sweep), --cfg job (the composed configuration), --
 Exit codes: 0 finished, 1 failed, 2 wrong command, 130 or 143 interrupted (saved)"""
 
 HIDDEN = ("tuned", "default_budget")
+
+GROUPED = ("evaluate", "checkpoint", "probes", "snapshot", "best_response", "sinks")
+"""Groups of keys that every run has."""
 
 Row = tuple[str, str, str]
 """Key, value in force, what it is."""
@@ -122,8 +127,10 @@ def _root(config: Config) -> Iterator[Row]:
                 "",
                 "numbers of an optimizer's key, all trained at once",
             )
-        elif field.name in ("evaluate", "checkpoint", "probes", "snapshot", "best_response"):
+        elif field.name in GROUPED:
             for row in rows(value, f"{field.name}."):
+                if row[0].partition(".")[2] in SINKS:
+                    continue
                 if row[0] != "evaluate.generator" or "loss" in config.problem.groups:
                     yield row
         elif field.metadata.get("doc"):

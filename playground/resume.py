@@ -8,11 +8,12 @@ from playground.crosschecks import budget
 from playground.optim.config import uses_budget
 from playground.record.directory import RecordError, RunDirectory
 from playground.schema import ConfigError
+from playground.sinks.config import require
 
 if TYPE_CHECKING:
     from playground.game import Player
 
-RESUMABLE = ("budget", "evaluate", "checkpoint")
+RESUMABLE = ("budget", "evaluate", "checkpoint", "sinks")
 
 
 def split(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -48,6 +49,7 @@ def check(path: str, overrides: Sequence[str]) -> tuple[RunDirectory, Config]:
     if "replay" in manifest:
         raise ConfigError(f"resume={path}: a replay ends where it measures; replay again")
     config = changed(before, overrides)
+    require(config.sinks)
     if status == "finished" and budget(config) == budget(before):
         key, amount = budget(config)
         raise ConfigError(
@@ -63,9 +65,16 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         ConfigError: any other key, a smaller budget, or one that a schedule anneals over.
     """
+    from playground.composition import composed
+
     data = to_dict(config)
     key, amount = budget(config)
+    sinks = [item for item in overrides if item.partition("=")[0].partition(".")[0] == "sinks"]
+    if sinks:
+        data["sinks"] = composed(sinks)["sinks"]
     for item in overrides:
+        if item in sinks:
+            continue
         name, _, value = item.partition("=")
         group, _, field = name.partition(".")
         if group not in RESUMABLE or field not in data[group]:

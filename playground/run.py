@@ -5,6 +5,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ from playground.record.writer import Recorder, compact
 from playground.resume import check, check_layout, split
 from playground.schema import ConfigError
 from playground.session import Interrupted, RunFailed, Session
+from playground.sinks.sink import Sink
+from playground.sinks.tracks import opening
 from playground.start import begin
 
 
@@ -40,6 +43,7 @@ def run(
     objectives: Mapping[str, Wrap] | None = None,
     optimizers: Sequence[type[OptimizerConfig]] = (),
     probes: Sequence[Probe | Pass] = (),
+    sinks: Sequence[Sink] = (),
     quiet: bool = False,
 ) -> Run:
     """Run an experiment and return its record.
@@ -50,6 +54,7 @@ def run(
         objectives: {player: function from the problem's objective to the one trained}.
         optimizers: config dataclasses to choose from by name, besides the playground's own.
         probes: of updates or with passes of their own; they fill the table ``measurements``.
+        sinks: trackers of one's own, besides ``sinks=[...]``.
         quiet: print nothing.
 
     Raises:
@@ -62,7 +67,7 @@ def run(
     """
     if isinstance(overrides, str):
         raise ConfigError(f"{overrides}: overrides must be a list, as in ['seed=1']")
-    extensions = Extensions(problem, objectives or {}, tuple(probes))
+    extensions = Extensions(problem, objectives or {}, tuple(probes), tuple(sinks))
     reporter = Reporter(quiet=quiet)
     with outside.offered(optimizers):
         asked, overrides = back.split(overrides)
@@ -94,7 +99,7 @@ def execute(config: Config, extensions: Extensions, reporter: Reporter) -> Run:
     directory.write_config(to_dict(config))
     content = manifest(config, parts.problem, parts.players, parts.members, parts.device)
     directory.write_manifest({**content, "extensions": extensions.names()})
-    return drive(parts, directory, None, reporter, probes=extensions.probes)
+    return drive(parts, directory, None, reporter, probes=extensions.probes, sinks=extensions.sinks)
 
 
 def resume(path: str, overrides: Sequence[str], extensions: Extensions, reporter: Reporter) -> Run:
@@ -120,7 +125,7 @@ def resume(path: str, overrides: Sequence[str], extensions: Extensions, reporter
             begin(config.snapshot, parts.problem, parts.players)
         directory.write_config(to_dict(parts.config))
     return drive(parts, directory, content[1] if content else None, reporter, resumed=True,
-                 probes=extensions.probes)  # fmt: skip
+                 probes=extensions.probes, sinks=extensions.sinks)  # fmt: skip
 
 
 def drive(
@@ -131,6 +136,7 @@ def drive(
     *,
     resumed: bool = False,
     probes: Sequence[Probe | Pass] = (),
+    sinks: Sequence[Sink] = (),
     kind: Callable[..., Session] = Session,
 ) -> Run:
     """Hold the directory's lock, run the session that ``kind`` makes, finish the record."""
@@ -146,6 +152,8 @@ def drive(
         if content:
             session.load(dict(content))
         announce(parts, directory, session, reporter)
+        if session.whole:
+            mirror(session, directory, sinks, len(attempts) - 1)
         begun = time.monotonic()
         reporter.start()
         try:
@@ -174,6 +182,18 @@ def drive(
     return load_run(directory.path)
 
 
+def mirror(session: Session, directory: RunDirectory, sinks: Sequence[Sink], attempt: int) -> None:
+    """Begin to mirror what the recorder writes."""
+    settings = session.config.sinks
+    chosen = [*settings.build(), *sinks]
+    if chosen:
+        config, about = to_dict(session.config), directory.read_manifest()
+        stands = session.iteration or -1
+        run = opening(directory.path, config, about, settings.members, attempt, stands)
+        session.mirrors.start(chosen, settings, run)
+        session.recorder.listener = session.mirrors.give
+
+
 def close(session: Session, directory: RunDirectory, status: str, reason: str) -> str:
     """Flush what can be flushed and write how the run ended; returns what went wrong with it."""
     trouble = ""
@@ -192,8 +212,20 @@ def close(session: Session, directory: RunDirectory, status: str, reason: str) -
             counters={"iterations": session.iteration, **counters},
         )  # fmt: skip
     except (RecordError, OSError) as error:  # a full disk: the manifest stays "running"
-        return trouble or str(error)
+        trouble = trouble or str(error)
+    end_mirrors(session, directory, status, at_once=reason.startswith("at once"))
     return trouble
+
+
+def end_mirrors(
+    session: Session, directory: RunDirectory, status: str, *, at_once: bool = False
+) -> None:
+    """Wait for the sinks and write down what they did."""
+    told = session.mirrors.close(status, at_once=at_once)
+    session.say_news(event=False)
+    if told:
+        with suppress(RecordError, OSError):
+            directory.update_manifest(sinks=told)
 
 
 def announce(parts: Parts, directory: RunDirectory, session: Session, reporter: Reporter) -> None:

@@ -18,7 +18,7 @@ import torch
 from playground.best_response import BestResponse
 from playground.config import Config, Member
 from playground.crosschecks import budget
-from playground.diagnosis.report import EVERY, KIND, news
+from playground.diagnosis.report import KIND, due, look
 from playground.engine import Engine, Failure
 from playground.game import Player, Problem
 from playground.metriclog import MetricLog, Stamp
@@ -29,8 +29,8 @@ from playground.progress import Reporter
 from playground.record.arrays import save_array
 from playground.record.checkpoint import save_checkpoint, save_snapshot
 from playground.record.directory import RunDirectory
-from playground.record.reader import Run
 from playground.record.writer import Recorder
+from playground.sinks.mirror import Mirrors
 
 EVALUATIONS, CHECKPOINTS = 20, 10
 """Per run, where ``evaluate.every`` and ``checkpoint.every`` are null (ours)."""
@@ -65,6 +65,7 @@ class Session:
         whole: whether the records are of a run that rules about its course can judge.
         measuring: probes besides tier 0, set before the run.
         respond: measures best responses at evaluations, set before the run.
+        mirrors: the sinks, which see what the recorder has written.
     """
 
     whole: bool = True
@@ -86,6 +87,7 @@ class Session:
         self.config, self.members, self.problem, self.players = config, members, problem, players
         self.engine, self.norms, self.directory = engine, norms, directory
         self.recorder, self.reporter = recorder, reporter
+        self.mirrors = Mirrors()
         self.log = MetricLog(len(members))
         self.key, self.amount = budget(config)
         self.iteration = 0
@@ -182,9 +184,9 @@ class Session:
         done = self.over()
         if done or self.iteration % (self.every["evaluate"] or 1) == 0:
             self._evaluate(final=done)
-        if self.live and self.iteration % (EVERY * (self.every["evaluate"] or 1)) == 0:
+        if self.live and due(self.iteration, self.every["evaluate"] or 1):
             self._diagnose()
-        if self.iteration & (self.iteration - 1) == 0:
+        if self._snapshot_due():
             self._snapshot()
         if not done and self.iteration % (self.every["checkpoint"] or 1) == 0:
             self.save()
@@ -231,9 +233,15 @@ class Session:
     def _diagnose(self) -> None:
         """Look at the records while the run runs; what is new becomes an event."""
         self.flush()
-        for message, evidence in news(Run(self.directory.path)):
+        for message, evidence in look(self.directory.path):
             self.event(KIND, message, evidence=evidence)
             self.reporter.say(f"  {message}")
+
+    def _snapshot_due(self) -> bool:
+        """After 1, 2, 4, 8, ... iterations, and evenly where it was asked for."""
+        every = self.config.checkpoint.snapshot_every
+        power = self.iteration & (self.iteration - 1) == 0
+        return power or (every is not None and self.iteration % every == 0)
 
     def _snapshot(self, *, best: bool = False) -> None:
         values = {name: player.parameters.values for name, player in self.players.items()}
@@ -306,6 +314,14 @@ class Session:
             self.recorder.add("metrics", rows[0], null=rows[1])
         self.recorder.flush()
         self._flushed = time.monotonic()
+        self.say_news()
+
+    def say_news(self, *, event: bool = True) -> None:
+        """Tell, once, of a sink in trouble."""
+        for name, trouble in self.mirrors.news():
+            if event:
+                self.event(f"sink/{name}", trouble)
+            self.reporter.say(f"  sink {name}: {trouble}; training and records are unharmed")
 
     def save(self) -> None:
         """Flush the records, then write a checkpoint."""

@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "probes": {"probes", "nets", *TYPES},
     "record": {"record"},
     "report": {"report", "record"},
+    "sinks": {"sinks", "record", "schema"},
 }
 """{module or folder: what of ours it may import}; those not listed may import anything."""
 

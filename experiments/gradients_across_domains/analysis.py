@@ -1,301 +1,216 @@
-"""The same quantities of gradients in a classifier, a landscape, PPO and a GAN.
+"""The same quantities of an agent, a GAN, a classifier and a point on a landscape.
 
-Early and late are the first and last third of a run. The signal |E G|^2 and the noise tr Cov(G) of
-a batch's gradient are unbiased at every measurement and summed over a third before they are
-divided. On the landscape both are known: the noise is Gaussian, of a given variance.
+A quantity is a series [K, M] at iterations [K], of one player of one run. Early and late are the
+first and last quarter of a run; every estimate is one number a member.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from playground.record.reader import Run
-from playground.record.text import dump_json
-from playground.study import Claim, interval
+from playground.study import Claim
 
 CONFIG = yaml.safe_load((Path(__file__).parent / "config.yaml").read_text())
-PLAYERS = {
-    "classifier": ("model",), "landscape": ("x",), "PPO": ("agent",),
-    "GAN": ("generator", "discriminator"),
-}  # fmt: skip
-TITLES = {
-    "classifier": "Classifier\ndigits", "landscape": "Landscape\nRosenbrock with noise",
-    "PPO": "PPO\nCartPole", "GAN": "GAN\nring of eight Gaussians",
-}  # fmt: skip
-COLORS = {
-    "model": "#0072B2", "x": "#009E73", "agent": "#7A5195", "generator": "#D55E00",
-    "discriminator": "#56B4E9", "": "#222222",
-}  # fmt: skip
-ROWS = {  # series: (label, log y, level that is marked)
-    "norm": ("gradient norm", True, None),
-    "ratio": ("|update| /\n|parameters|", True, 1e-3),
-    "cosine": ("cosine with the\nprevious gradient", False, 0.0),
-    "directions": ("effective directions\nof 32 gradients", True, None),
-    "straightness": ("straightness\n(dashed: 1/sqrt t)", True, None),
-    "noise": ("noise over\n|gradient|^2", True, 1.0),
-    "sharpness": ("sharpness /\nAdam's line", True, 1.0),
-    "rotation": ("antisymmetric\nshare", False, 0.0),
+PART = CONFIG["part"]
+POINTS = 50
+
+Series = tuple[np.ndarray, np.ndarray]
+
+ROWS = {
+    "gradient norm over\nits first value": "norm",
+    "update norm over\nparameter norm": "ratio",
+    "cosine with the\nprevious gradient": "cosine_previous",
+    "straightness: distance\nover path length": "direction: straightness",
+    "noise over gradient,\nroot mean squares": "noise: norm_test",
+    "sharpness over\nAdam's line 38 / eta": "curvature: sharpness_ratio",
+    "antisymmetric share\nof the Jacobian": "game: antisymmetric_share",
 }
-NAMES = {
-    "loss": "log10 of the late over the early loss",
-    "norm": "log10 of the late over the early norm",
-    "ratio": "log10 |update| / |parameters| at the start",
-    "snr": "signal to noise, late over early", "cosine": "cosine of consecutive gradients, late",
-    "predicted": "that cosine less s / (1 + s)",
-    "directions": "directions of updates over those of gradients, late",
-    "straightness": "slope of log straightness on log t",
-    "sharpness": "preconditioned sharpness over the line, late",
-    "rotation": "antisymmetric share of the Jacobian",
-}  # fmt: skip
+LOG = {"norm", "ratio", "direction: straightness", "noise: norm_test",
+       "curvature: sharpness_ratio"}  # fmt: skip
+COLORS = ("#0072B2", "#D55E00")
 
 
 def runs(quick: bool) -> dict[str, list[str]]:
-    """A run a domain, all its members in one."""
-    size = "quick" if quick else "full"
+    """A run a domain."""
+    members = (CONFIG["quick"] if quick else CONFIG)["members"]
     return {
-        name: [
-            *CONFIG["base"], *domain["overrides"], f"members={CONFIG[size]['members']}",
-            f"budget.iterations={domain[size]['iterations']}",
-            f"evaluate.every={domain[size]['every']}",
-            f"probes.game.every={domain[size]['every']}",
-        ]
-        for name, domain in CONFIG["domains"].items()
-    }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Series:
-    """A quantity over a run.
-
-    Attributes:
-        t: updates, or iterations, at which it is known [K].
-        values: [K, M], NaN where a member has none.
-        end: the last of the run.
-    """
-
-    t: np.ndarray
-    values: np.ndarray
-    end: float
-
-    def early(self, part: float) -> np.ndarray:
-        """Values of the first part of the run [K', M]."""
-        return self.values[self.t <= part * self.end]
-
-    def late(self, part: float) -> np.ndarray:
-        """Values of the last part [K', M]."""
-        return self.values[self.t > (1 - part) * self.end]
-
-
-def collect(table: pa.Table, time: str, value: str, end: float) -> Series:
-    """Rows of one quantity as a series."""
-    known = table.filter(pc.is_valid(table[value]))
-    member = known["member"].to_numpy()
-    t, row = np.unique(known[time].to_numpy(), return_inverse=True)
-    values = np.full((len(t), int(member.max(initial=-1)) + 1), np.nan)
-    values[row, member] = known[value].to_numpy()
-    return Series(t, values, end)
-
-
-def tier0(run: Run, player: str, tap: str, quantity: str) -> Series:
-    """A quantity of every measured update."""
-    table = run.gradients.select(["update", "member", "player", "tensor", "tap", quantity])
-    wanted = (pc.field("player") == player) & (pc.field("tensor") == "") & (pc.field("tap") == tap)
-    table = table.filter(wanted)
-    return collect(table, "update", quantity, pc.max(table["update"]).as_py())
+        name: [*CONFIG["base"], *own, f"members={members}"] for name, own in CONFIG["runs"].items()
+    }
 
 
 def measured(run: Run, player: str, probe: str, quantity: str) -> Series:
-    """A quantity of a probe, over iterations."""
+    """A quantity of the table ``measurements`` at the iterations where it was taken."""
     table = run.measurements
-    wanted = ((pc.field("player") == player) & (pc.field("tensor") == "")
-              & (pc.field("probe") == probe) & (pc.field("quantity") == quantity))  # fmt: skip
-    end = pc.max(run.metrics["iteration"]).as_py()
-    if probe == "direction":  # followed by updates
-        end = tier0(run, player, "gradient", "norm").end
-        return collect(table.filter(wanted), "update", "value", end)
-    return collect(table.filter(wanted), "iteration", "value", end)
+    wanted = (
+        pc.field("probe") == probe, pc.field("quantity") == quantity,
+        pc.field("player") == player, pc.field("tensor") == "",
+    )  # fmt: skip
+    for condition in wanted:
+        table = table.filter(condition)
+    return pivot(table, "value", len(run.members))
 
 
-def parts(run: Run, player: str) -> tuple[Series, Series]:
-    """|E G|^2 and tr Cov(G) of a batch's gradient."""
-    if player != "x":
-        return (measured(run, player, "noise", "norm_squared"),
-                measured(run, player, "noise", "variance"))  # fmt: skip
-    norm = measured(run, player, "terms", "norm/value")
-    variance = run.config["problem"]["noise"] ** 2 * 2  # of two entries
-    return (Series(norm.t, norm.values**2, norm.end),
-            Series(norm.t, np.full_like(norm.values, variance), norm.end))  # fmt: skip
+def tier0(run: Run, player: str, tap: str, quantity: str) -> Series:
+    """A quantity of the table ``gradients``, the mean over an iteration's updates."""
+    table = run.gradients
+    for condition in (pc.field("player") == player, pc.field("tensor") == "",
+                      pc.field("tap") == tap):  # fmt: skip
+        table = table.filter(condition)
+    return pivot(table, quantity, len(run.members))
 
 
-def series(run: Run, player: str) -> dict[str, Series]:
-    """What the page shows of a player."""
-    signal, noise = parts(run, player)
-    whole = np.maximum(signal.values + noise.values, noise.values * 1e-3)
+def pivot(table, column: str, members: int) -> Series:
+    """Iterations [K] and the column's means [K, M]; NaN where there is nothing."""
+    at, member, value = (
+        table[name].to_numpy(zero_copy_only=False) for name in ("iteration", "member", column)
+    )
+    value = value.astype(np.float64)
+    known = np.isfinite(value)
+    at, member, value = at[known], member[known], value[known]
+    times, place = np.unique(at, return_inverse=True)
+    total, count = np.zeros((2, len(times), members))
+    np.add.at(total, (place, member), value)
+    np.add.at(count, (place, member), 1)
+    with np.errstate(invalid="ignore"):
+        return times, total / count
+
+
+def series(run: Run, player: str, row: str) -> Series:
+    """A row of the figure."""
+    if ": " in row:
+        probe, quantity = row.split(": ")
+        return measured(run, "" if probe == "game" else player, probe, quantity)
+    tap = "update" if row == "ratio" else "gradient"
+    at, value = tier0(run, player, tap, row)
+    return (at, value / value[0]) if row == "norm" else (at, value)
+
+
+def ends(
+    found: Series, total: int, middle: Callable[[np.ndarray], np.ndarray] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Medians, or another middle, over the early and the late part of a run, [M] each."""
+    at, value = found
+    early, late = at <= PART * total, at > (1 - PART) * total
+    middle = middle or partial(np.nanmedian, axis=0)
+    return middle(value[early]), middle(value[late])
+
+
+def share(variance: Series, signal: Series, total: int) -> tuple[np.ndarray, np.ndarray]:
+    """Early and late share of |G|^2 that is noise, V / (|E G|^2 + V), [M] each.
+
+    Both are averaged before they are divided (McCandlish et al. 2018, appendix A.1): each is
+    unbiased, their ratio is not. The noise scale V / |E G|^2 has no sign where noise is all.
+    """
+    parts = zip(ends(variance, total, mean), ends(signal, total, mean), strict=True)
+    early, late = (noise / (noise + rest) for noise, rest in parts)
+    return early, late
+
+
+def estimates(run: Run, player: str) -> dict[str, Callable[[], np.ndarray]]:
+    """{what: its estimator [M]} of one player.
+
+    noise grows     late minus early share of a gradient's square that is noise
+    update ratio    early |update| / |parameters|
+    late cosine     of consecutive gradients
+    memory          late cosine of consecutive updates, minus that of consecutive gradients
+    beyond a walk   straightness at the end times the root of the number of updates
+    sharpness       late, over Adam's line
+    rotation        late antisymmetric share
+    """
+    total = run.manifest["counters"]["iterations"]
+    row = partial(series, run, player)
+
+    def noise() -> np.ndarray:
+        early, late = share(row("noise: variance"), row("noise: norm_squared"), total)
+        return late - early
+
+    def memory() -> np.ndarray:
+        cosines = [ends(tier0(run, player, tap, "cosine_previous"), total)[1]
+                   for tap in ("update", "gradient")]  # fmt: skip
+        return cosines[0] - cosines[1]
+
+    def beyond() -> np.ndarray:
+        updates = run.gradients.filter(pc.field("player") == player)["update"]
+        return row("direction: straightness")[1][-1] * np.sqrt(pc.max(updates).as_py())
+
     return {
-        "norm": tier0(run, player, "gradient", "norm"),
-        "ratio": tier0(run, player, "update", "ratio"),
-        "cosine": tier0(run, player, "gradient", "cosine_previous"),
-        "directions": measured(run, player, "direction", "effective_directions/gradient"),
-        "straightness": measured(run, player, "direction", "straightness"),
-        "noise": Series(noise.t, noise.values / whole, noise.end),
-        "sharpness": measured(run, player, "curvature", "sharpness_ratio"),
-        "rotation": measured(run, "", "game", "antisymmetric_share"),
+        "noise grows": noise,
+        "update ratio": lambda: ends(row("ratio"), total)[0],
+        "late cosine": lambda: ends(row("cosine_previous"), total)[1],
+        "memory": memory,
+        "beyond a walk": beyond,
+        "sharpness": lambda: ends(row("curvature: sharpness_ratio"), total)[1],
+        "rotation": lambda: ends(row("game: antisymmetric_share"), total)[1],
     }
-
-
-def snr(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Signal over noise of several measurements together [M], of parts [K, M]."""
-    return signal.sum(axis=0) / noise.sum(axis=0)
-
-
-def slope(found: Series) -> np.ndarray:
-    """Slope of log(value) on log(t) of each member [M]."""
-    return np.polyfit(np.log(found.t), np.log(found.values), 1)[0]
-
-
-def fall(found: Series) -> np.ndarray:
-    """log10 of the late over the early median [M]."""
-    part = CONFIG["part"]
-    late, early = (np.nanmedian(v, axis=0) for v in (found.late(part), found.early(part)))
-    return np.log10(late / early)
-
-
-def estimates(run: Run, player: str, found: Mapping[str, Series]) -> dict[str, np.ndarray]:
-    """{claim: [M]} of a player."""
-    part = CONFIG["part"]
-    signal, noise = parts(run, player)
-    s = [snr(getattr(signal, when)(part), getattr(noise, when)(part)) for when in ("early", "late")]
-    cosine = np.nanmean(found["cosine"].late(part), axis=0)
-    updates = measured(run, player, "direction", "effective_directions/update")
-    loss = "value" if player == "x" else "loss"
-    iterations, values = run.metric(loss, "" if player == "x" else player)
-    made = {
-        "norm": fall(found["norm"]),
-        "ratio": np.log10(np.nanmedian(found["ratio"].early(CONFIG["start"]), axis=0)),
-        "snr": s[1] / s[0],
-        "cosine": cosine,
-        "predicted": cosine - s[1] / (1 + s[1]),
-        "directions": np.nanmean(updates.late(part) / found["directions"].late(part), axis=0),
-        "straightness": slope(found["straightness"]),
-        "sharpness": np.nanmedian(found["sharpness"].late(part), axis=0),
-        "rotation": np.nanmean(found["rotation"].values, axis=0),
-    }
-    if player in CONFIG["claims"]["loss"]["players"]:
-        made = {"loss": fall(Series(iterations, values, iterations[-1])), **made}
-    return made
-
-
-def readings(run: Run, player: str, found: Mapping[str, Series]) -> dict[str, list[float]]:
-    """{quantity: mean and 95 % interval} of what nothing was claimed of."""
-    part = CONFIG["part"]
-    signal, noise = parts(run, player)
-    updates = measured(run, player, "direction", "effective_directions/update")
-    straight, sharp = found["straightness"], found["sharpness"].values
-    values = {
-        "signal to noise, early": snr(signal.early(part), noise.early(part)),
-        "signal to noise, late": snr(signal.late(part), noise.late(part)),
-        "cosine, first tenth": np.nanmean(found["cosine"].early(0.1), axis=0),
-        "cosine, early": np.nanmean(found["cosine"].early(part), axis=0),
-        "directions of gradients, late": np.nanmean(found["directions"].late(part), axis=0),
-        "directions of updates, late": np.nanmean(updates.late(part), axis=0),
-        "straightness at the end": straight.values[-1],
-        "straightness at the end x sqrt t": straight.values[-1] * np.sqrt(straight.t[-1]),
-        "ratio, late": np.nanmean(found["ratio"].late(part), axis=0),
-        "sharpness over the line, share above 1": np.nanmean(
-            np.where(np.isnan(sharp), np.nan, sharp > 1), axis=0
-        ),
-        "sharpness over the line, largest": np.nanmax(sharp, axis=0),
-    }
-    if player == "agent":  # 20 updates take one batch
-        cosine = found["cosine"]
-        late, first = cosine.t > (1 - part) * cosine.end, cosine.t % 20 == 1
-        values["cosine to a new batch, late"] = np.nanmean(cosine.values[late & first], axis=0)
-        values["cosine on one batch, late"] = np.nanmean(cosine.values[late & ~first], axis=0)
-    return {name: list(interval(value)) for name, value in values.items()}
 
 
 def claims(runs: Mapping[str, Run], folder: Path) -> list[Claim]:
-    """Every claim of the configuration, player by player."""
-    found = {n: {p: series(run, p) for p in PLAYERS[n]} for n, run in runs.items()}
-    values = {p: (name, estimates(runs[name], p, each))
-              for name, players in found.items() for p, each in players.items()}  # fmt: skip
-    draw(found, folder / "gradients_across_domains.png")
-    told = {p: readings(runs[n], p, each) for n, all_ in found.items() for p, each in all_.items()}
-    (folder / "readings.json").write_bytes(dump_json(told))
+    """The claims of the config, and the page."""
     made = []
-    for key, claim in CONFIG["claims"].items():
-        for player, (name, estimate) in values.items():
-            label = player if name == "GAN" else name
-            own = claim.get("players", {}).get(player, claim.get("default"))
-            if key == "rotation":
-                if player == "discriminator":
-                    continue  # the game has one Jacobian
-                label, own = name, claim["players"].get(name, own)
-            if own is None or player in claim.get("without", ()):
-                continue
-            high = float(own[1])  # YAML reads 1e-6 as text
-            low = -np.inf if own[0] is None else float(own[0])
-            said = f"at most {high:g}" if own[0] is None else f"{low:g} to {high:g}"
-            made.append(Claim(f"{label}: {NAMES[key]}", said, estimate[key], low, high))
+    for what, whose, published, low, high in CONFIG["claims"]:
+        domain, player = whose.split("/")
+        made.append(Claim(
+            f"{what}: {domain}{f', {player}' if domain == 'GAN' and player else ''}", published,
+            estimates(runs[domain], player)[what](),
+            -np.inf if low is None else low, np.inf if high is None else high,
+        ))  # fmt: skip
+    draw(runs, folder / "gradients_across_domains.png")
     return made
 
 
-def binned(found: Series, bins: int, log: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of the run [B] and means (of logarithms) in each of so many bins [B, M]."""
-    share = found.t / found.end
-    values = np.where(found.values > 0, found.values, np.nan) if log else found.values
-    values = np.log(values) if log else values
-    if len(share) <= bins:
-        return share, np.exp(values) if log else values
-    place = np.minimum((share * bins).astype(int), bins - 1)
-    kept = np.unique(place)
-    means = np.stack([np.nanmean(values[place == b], axis=0) for b in kept])
-    return (kept + 0.5) / bins, np.exp(means) if log else means
-
-
-def draw(found: Mapping[str, Mapping[str, Mapping[str, Series]]], path: Path) -> None:
-    """Rows are quantities, columns domains; x is the share of the run."""
-    figure = Figure(figsize=(11.5, 14.5), layout="constrained", dpi=120)
-    cells = figure.subplots(len(ROWS), len(found), sharex=True, sharey="row")
-    for column, (name, players) in enumerate(found.items()):
-        for row, (key, (label, log, level)) in enumerate(ROWS.items()):
-            axes = cells[row, column]
-            for player, each in players.items():
-                if key != "rotation" or player == PLAYERS[name][0]:
-                    one = "" if key == "rotation" and len(players) > 1 else player
-                    curve(axes, each[key], COLORS[one], log, player)
-            if key == "straightness":
-                t = next(iter(players.values()))[key].t
-                axes.plot(t / t[-1], t**-0.5, "--", color="0.4", lw=1)
-            if level is not None:
-                axes.axhline(level, color="0.4", lw=0.8, ls="--", zorder=1)
-            if log:
+def draw(runs: Mapping[str, Run], path: Path) -> None:
+    """A column a domain, a row a quantity on one scale; members thin, their mean thick."""
+    figure = Figure(figsize=(13, 1.75 * len(ROWS)), layout="constrained", dpi=110)
+    grid = figure.subplots(len(ROWS), len(runs), sharex=True, sharey="row")
+    for column, (domain, run) in zip(grid.T, runs.items(), strict=True):
+        players = run.manifest["players"]
+        for axes, (label, row) in zip(column, ROWS.items(), strict=True):
+            shown = [""] if row.startswith("game") else players
+            for player, color in zip(shown, COLORS, strict=False):
+                curve(axes, *series(run, player, row), run.manifest["counters"]["iterations"],
+                      color if player else "#222222", player, log=row in LOG)  # fmt: skip
+            if domain == next(iter(runs)):
+                axes.set_ylabel(label, fontsize=9)
+            if row in LOG:
                 axes.set_yscale("log")
-            axes.grid(alpha=0.2)
-            axes.spines[["top", "right"]].set_visible(False)
-            if column == 0:
-                axes.set_ylabel(label, fontsize=10.5)
-        cells[0, column].set_title(TITLES[name], fontsize=12, weight="bold")
-        cells[-1, column].set(xlabel="share of the run", xlim=(0, 1.01),
-                              xticks=[0, 0.25, 0.5, 0.75, 1])  # fmt: skip
-        cells[-1, column].set_xticklabels(["0", "1/4", "1/2", "3/4", "1"])
-    cells[0, -1].legend(frameon=False, fontsize=9)
-    figure.align_ylabels(cells[:, 0])
+        column[0].set_title(f"{domain}: {run.config['problem']['name']}", fontsize=11, loc="left")
+        if len(players) > 1:
+            column[0].legend(frameon=False, fontsize=8)
+        column[-1].set_xlabel("share of the run")
+    for axes in grid[list(ROWS.values()).index("curvature: sharpness_ratio")]:
+        axes.axhline(1, color="0.4", ls="--", lw=0.9)
     figure.savefig(path)
 
 
-def curve(axes: Axes, found: Series, color: str, log: bool, label: str) -> None:
-    """Thin lines of the members, and their mean, of logarithms where y is."""
-    share, values = binned(found, 60, log)
-    axes.plot(share, values, color=color, lw=0.6, alpha=0.35)
-    known = np.isfinite(values).any(axis=1)
-    logs = np.log(values[known]) if log else values[known]
-    mean = np.nanmean(logs, axis=1)
-    axes.plot(share[known], np.exp(mean) if log else mean, color=color, lw=1.8, label=label)
+def curve(
+    axes: Axes, at: np.ndarray, value: np.ndarray, total: int, color: str, label: str, *, log: bool
+) -> None:
+    """Every member and the mean, in at most ``POINTS`` points; a note where nothing is measured."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.2)
+    if not len(at):
+        axes.text(0.5, 0.5, "no samples to tell noise from", transform=axes.transAxes, ha="center",
+                  fontsize=8, color="0.45")  # fmt: skip
+        return
+    value = np.where(value > 0, value, np.nan) if log else value
+    parts = np.array_split(np.arange(len(at)), min(POINTS, len(at)))
+    x = np.array([at[part].mean() for part in parts]) / total
+    pool = np.log(value) if log else value
+    y = np.stack([mean(pool[part]) for part in parts])
+    back = np.exp if log else np.asarray
+    axes.plot(x, back(y), color=color, lw=0.5, alpha=0.3)
+    axes.plot(x, back(mean(y.T)), color=color, lw=1.8, label=label)
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """Over the first axis, of what is finite; NaN where nothing is."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum(0) / known.sum(0)

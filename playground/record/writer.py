@@ -6,7 +6,7 @@ what was added since the last flush and nothing else.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -149,7 +149,12 @@ class Recorder:
         directory: the run's, locked by this process.
         attempt: index of this attempt in the manifest's ``attempts``.
         flush_seconds: after how long ``due`` says so; what a kill may lose.
+
+    Attributes:
+        listener: called after a flush with {table: the rows that it wrote}, if set.
     """
+
+    listener: Callable[[Mapping[str, pa.Table]], None] | None = None
 
     def __init__(self, directory: StrPath, attempt: int, flush_seconds: float = 5.0) -> None:
         self._folder = Path(directory) / "records"
@@ -216,16 +221,23 @@ class Recorder:
         """
         number = self._number
         self._number += 1  # also after an error: a part that was written is never replaced
-        for table, buffer in self._buffers.items():
-            if buffer.rows:
-                name = Part(self._attempt, number, table).name
-                with (
-                    atomic_file(self._folder / name) as file,
-                    parquet_writer(file, table) as writer,
-                ):
-                    writer.write_table(buffer.build())
-                self._rows -= buffer.rows
-                self._buffers[table] = _Buffer(table)
+        written: dict[str, pa.Table] = {}
+        try:
+            for table, buffer in self._buffers.items():
+                if buffer.rows:
+                    rows = buffer.build()
+                    name = Part(self._attempt, number, table).name
+                    with (
+                        atomic_file(self._folder / name) as file,
+                        parquet_writer(file, table) as writer,
+                    ):
+                        writer.write_table(rows)
+                    written[table] = rows
+                    self._rows -= buffer.rows
+                    self._buffers[table] = _Buffer(table)
+        finally:
+            if self.listener is not None and written:
+                self.listener(written)
         self._flushed = time.monotonic()
 
     def close(self) -> None:

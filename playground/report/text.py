@@ -12,6 +12,7 @@ METRICS = {
     "return": "return, deterministic policy",
     "return/stochastic": "return, stochastic policy",
     "train/return": "return of training episodes",
+    "train/episode_return": "return of the training episode that ended last",
     "episode_length": "episode length, steps",
     "accuracy": "test accuracy, fraction",
     "train_accuracy": "training accuracy, fraction",

@@ -17,6 +17,8 @@ from playground.probes.terms import TermGradients
 from playground.record.atomic import RecordError
 from playground.record.directory import check_name
 from playground.schema import ConfigError
+from playground.sinks.config import named
+from playground.sinks.sink import Sink
 from playground.watching import folder
 from playground.watching.folder import Settings
 from playground.watching.objective import Loss
@@ -36,11 +38,13 @@ def watch(
     batch: Any = None,
     every: int = 8,
     passes_every: int = 64,
+    budget: float | None = None,
     metric: str = "loss",
     higher_is_better: bool = False,
     name: str = "watch",
     seed: int = 0,
     megabytes: int = 64,
+    sinks: str | Sequence[str | Sink] = (),
 ) -> Watcher:
     """Record the gradients and updates of any PyTorch loop, as a run does.
 
@@ -53,11 +57,14 @@ def watch(
         batch: what the objective is measured on until ``watcher.batch`` gives another.
         every: one update in ``every`` is measured in full (8, as in a run).
         passes_every: iterations between passes without a cadence of their own (ours).
+        budget: share of wall time that passes may take, as .05: cadences stretch; null is none.
         metric: the logged value that figures show first.
         higher_is_better: the direction of that metric.
         name: of the run.
         seed: of the choice of updates and of probes' own draws.
         megabytes: above this for five values of a player it is measured in place.
+        sinks: other trackers that mirror the records: tensorboard, mlflow, wandb, or
+            ``playground.sinks.Sink`` objects.
 
     Raises:
         ConfigError: what cannot be watched, by name, before any work.
@@ -75,7 +82,12 @@ def watch(
     for key, value in (("every", every), ("passes_every", passes_every), ("megabytes", megabytes)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{key}={value}: must be an integer, at least 1")
+    if budget is not None and not 0 < budget <= 1:
+        raise ConfigError(f"budget={budget}: must be a share of wall time, above 0 and at most 1")
+    if budget is not None and objective is None:
+        raise ConfigError("budget: is of passes, which need objective=")
     kind, own = folder.chosen(probes, (Probe, Pass))
+    mirrored, objects = named(sinks, Sink)
     watched = {n: Watched(n, m, o, megabytes << 20) for n, m, o in pairs(model, optimizer)}
     taken: dict[int, str] = {}
     for player, seen in watched.items():
@@ -95,11 +107,13 @@ def watch(
     if objective is not None:
         passes = [*passes_of(kind, len(watched)), *(p for p in own if isinstance(p, Pass))]
         shared = dict.fromkeys(watched, objective) if callable(objective) else objective
-        watcher.take_objectives(shared, passes)
+        watcher.take_objectives(shared, passes, budget)
         if batch is not None:
             watcher.batch(batch)
     where = None if run_dir is None else str(run_dir)
     watcher.open(folder.create(name, where, watched, settings))
+    if mirrored.chosen or objects:
+        watcher.mirror([*mirrored.build(), *objects], mirrored)
     return watcher
 
 

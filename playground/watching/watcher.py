@@ -26,6 +26,10 @@ from playground.provenance import now
 from playground.record.arrays import save_array
 from playground.record.directory import RunDirectory
 from playground.record.writer import Recorder, compact
+from playground.sinks.config import SinksConfig
+from playground.sinks.mirror import Mirrors
+from playground.sinks.sink import Sink
+from playground.sinks.tracks import opening
 from playground.watching import clipping
 from playground.watching.folder import Settings
 from playground.watching.health import Health
@@ -68,7 +72,7 @@ class Watcher:
         self._measuring = [Measuring(probe, self._measured) for probe in probes]
         self._health = {n: Health(n, w.names) for n, w in watched.items()}
         self._objectives: Objectives | None = None
-        self._log = MetricLog(1)
+        self._log, self._mirrors = MetricLog(1), Mirrors()
         self._named: list[str] = []
         self._open, self._round, self._waiting = False, 0, 0
         self._seen: set[str] = set()
@@ -77,14 +81,18 @@ class Watcher:
         self._began = self._flushed = time.monotonic()
         self._pid = os.getpid()
 
-    def take_objectives(self, functions: Mapping[str, Loss], passes: Sequence[Pass]) -> None:
-        """Have passes made of the players' objectives."""
+    def take_objectives(
+        self, functions: Mapping[str, Loss], passes: Sequence[Pass], budget: float | None = None
+    ) -> None:
+        """Have passes made of the players' objectives, for a share of wall time."""
         self._objectives = Objectives(
             self.watched, functions, passes, lambda name: self.updates[name], self._measured,
             lambda name, iteration, array: save_array(self._directory, name, iteration, array),
             lambda probe, iteration, text: self._event(iteration, f"probe/{probe}", text, ""),
             self.settings.passes_every, self.settings.seed,
         )  # fmt: skip
+        if budget is not None:
+            self._objectives.allow(budget)
 
     def open(self, directory: RunDirectory) -> None:
         """Begin: records into a locked directory, hooks onto the optimizers."""
@@ -99,6 +107,13 @@ class Watcher:
             clipping.listen(player)
         self._open = True
         atexit.register(self._at_exit)
+
+    def mirror(self, sinks: Sequence[Sink], settings: SinksConfig) -> None:
+        """Have sinks see what is written from now on; a log may come an iteration late."""
+        directory = self._directory
+        run = opening(self.path, directory.read_config(), directory.read_manifest(), None)
+        self._mirrors.start(sinks, settings, run, behind=2)
+        self._recorder.listener = self._mirrors.give
 
     def __enter__(self) -> Self:
         return self
@@ -156,6 +171,8 @@ class Watcher:
             self._recorder.add("metrics", rows[0], null=rows[1])
         self._recorder.flush()
         self._flushed, self._waiting = time.monotonic(), 0
+        for name, trouble in self._mirrors.news():
+            self._say(f"sink {name}: {trouble}", f"sink/{name}")
 
     def close(self, status: str = "finished", reason: str = "") -> None:
         """Take the hooks off, write the rest and finish the run; a second call does nothing."""
@@ -163,6 +180,9 @@ class Watcher:
             return
         self._detach()
         try:
+            spent = self._objectives.spent() if self._objectives is not None else ""
+            if spent:
+                self._event(self.iteration, "probes", spent, "")
             self.flush()
             self._recorder.close()
             compact(self._directory)
@@ -173,8 +193,13 @@ class Watcher:
                 status=status, reason=reason, ended=now(), counters=counters,
                 seconds=round(time.monotonic() - self._began, 3), **changes,
             )  # fmt: skip
+            told = self._mirrors.close(status)
+            if told:
+                self._directory.update_manifest(sinks=told)
         finally:
             self._directory.release()
+        for name, trouble in self._mirrors.news():
+            warnings.warn(f"playground.watch: sink {name}: {trouble}", stacklevel=3)
 
     def _detach(self) -> None:
         self._open = False
@@ -226,7 +251,7 @@ class Watcher:
                 self._say(f"objective: {text}")
                 return
             try:
-                objectives.look(passing, name, self.iteration + 1)
+                objectives.look(passing, name)
             except Exception as error:
                 objectives.passing.remove(passing)
                 self._say(f"probe {probe} is left out: {type(error).__name__}: {error}")
@@ -258,11 +283,11 @@ class Watcher:
     def _measured(self, columns: dict[str, Any], null: dict[str, Any]) -> None:
         self._recorder.add("measurements", columns, null=null)
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, kind: str = "watch") -> None:
         """One warning and one event, the first time."""
         if text not in self._warned:
             self._warned.add(text)
-            self._event(self.iteration, "watch", text, "")
+            self._event(self.iteration, kind, text, "")
             warnings.warn(f"playground.watch: {text}", stacklevel=6)
 
     def _event(self, iteration: int, kind: str, message: str, evidence: str) -> None:

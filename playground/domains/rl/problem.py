@@ -247,11 +247,18 @@ class PolicyGradient(Problem):
         self.counters["env_steps"] += rollout.valid[:, 0].size
         self.counters["samples"] += rollout.valid.sum(axis=(0, 2))
 
+    def training_returns(self) -> dict[str, np.ndarray]:
+        """Of training episodes [M]: the mean of the last 100; the rollout's last, or NaN."""
+        return {
+            "train/return": self.collector.train_return(),
+            "train/episode_return": self.collector.latest,
+        }
+
     def report(self, batch: Batch) -> dict[str, np.ndarray]:
         """Training metrics [M] that every algorithm with rollouts has."""
         mean, deviation = moments(batch["advantage"], batch["weight"])
         return {
-            "train/return": self.collector.train_return(),
+            **self.training_returns(),
             "explained_variance": explained_variance(batch),
             "advantage/mean": mean,
             "advantage/std": deviation,

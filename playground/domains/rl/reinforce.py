@@ -43,7 +43,7 @@ class Reinforce(PolicyGradient):
         lengths = mask.sum(axis=0)
         self.counters["env_steps"] += lengths.max(axis=1).astype(np.int64) * self.config.num_envs
         self.counters["samples"] += mask.sum(axis=(0, 2)).astype(np.int64)
-        return {"train/return": self.collector.train_return()}
+        return self.training_returns()
 
     def episodes(self, rollout: Rollout, target: np.ndarray, mask: np.ndarray) -> Batch:
         """One row an episode [M, E, T, ...]; advantages are 0 past its end."""

@@ -56,6 +56,7 @@ class Collector:
         memory: of a recurrent policy [M, E, H]; 0 at the first observation of an episode.
         returns: running raw return of every environment's episode [M, E].
         recent: raw returns of each member's last 100 training episodes.
+        latest: of the one that ended last in the last rollout [M]; NaN where none did.
     """
 
     environments: Environments
@@ -69,9 +70,11 @@ class Collector:
     ended: np.ndarray = field(init=False)
     returns: np.ndarray = field(init=False)
     recent: list[list[float]] = field(init=False)
+    latest: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         self.recent = [[] for _ in range(self.members)]
+        self.latest = np.full(self.members, np.nan)
         self.begin()
 
     def begin(self, episodes: int | None = None) -> None:
@@ -145,10 +148,12 @@ class Collector:
 
     def _count(self, rollout: Rollout) -> None:
         """Returns of the episodes that ended in a rollout."""
+        self.latest = np.full(self.members, np.nan)
         total = self.returns + np.cumsum(rollout.reward, axis=0, dtype=np.float64)
         base = np.zeros_like(self.returns)
         for t, m, e in zip(*rollout.done.nonzero(), strict=True):
-            self.recent[m].append(float(total[t, m, e] - base[m, e]))
+            self.latest[m] = total[t, m, e] - base[m, e]
+            self.recent[m].append(float(self.latest[m]))
             base[m, e] = total[t, m, e]
             del self.recent[m][:-100]
         self.returns = total[-1] - base

@@ -193,3 +193,8 @@ def test_returns_of_training_episodes():
             expected.append(float(valid[start : t + 1, member, e].sum()))  # a reward of 1 a step
         assert source.recent[member] == expected[-100:]
         assert source.train_return()[member] == pytest.approx(np.mean(expected[-100:]))
+        assert source.latest[member] == expected[-1]
+    source.collect(act, noise[:1])
+    ended = source.ended.any(axis=1)
+    assert not ended.all()
+    assert np.isnan(source.latest[~ended]).all()
