@@ -157,15 +157,3 @@ def test_a_pass_of_the_wrong_shape_or_name_is_named(tmp_path):
     Bad.name = "game"
     with pytest.raises(ConfigError, match="game is the playground's own"):
         run(tmp_path / "game", probes=[Bad(1)])
-
-
-def test_one_player_s_field_does_not_rotate(tmp_path):
-    """The Jacobian of a gradient is a Hessian, which is symmetric."""
-    made = playground.run(
-        ["problem=landscape/rosenbrock", "problem.start=random", "members=3",
-         "budget.iterations=4", "probes.game.every=2", f"run_dir={tmp_path / 'run'}"],
-        quiet=True,
-    )  # fmt: skip
-    found = [r for r in made.measurements.to_pylist() if r["quantity"] == "antisymmetric_share"]
-    assert [r["iteration"] for r in found] == [1, 1, 1, 3, 3, 3]
-    assert [r["value"] for r in found] == pytest.approx([0.0] * 6, abs=1e-12)
