@@ -57,6 +57,11 @@ class CheckpointConfig:
     """When a run is saved."""
 
     every: int | None = number(None, minimum=1, doc="iterations; null is 10 times a run")
+    snapshot_every: int | None = number(
+        None,
+        minimum=1,
+        doc="iterations between snapshots; those after 0, 1, 2, 4, 8, ... are kept anyway",
+    )
 
 
 @dataclasses.dataclass(slots=True)

@@ -7,7 +7,7 @@ Shape legend: B samples, D input features, K output features.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from playground.initialisations import initial_bias, initial_weight
 from playground.randomness import stream_seed
 from playground.taps import conv, deconv, linear
 
@@ -28,7 +29,15 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], type[nn.Module], float]
     "leaky_relu": (F.leaky_relu, nn.LeakyReLU, math.sqrt(2.0 / (1 + 0.01**2))),
     "sigmoid": (torch.sigmoid, nn.Sigmoid, 1.0),
     "linear": (lambda x: x, nn.Identity, 1.0),
+    "selu": (F.selu, nn.SELU, 0.75),
+    "softplus": (F.softplus, nn.Softplus, 1.0),
+    "softsign": (F.softsign, nn.Softsign, 1.0),
+    "mish": (F.mish, nn.Mish, 1.0),
 }
+"""Sources: tanh LeCun et al. 1998; relu Nair & Hinton 2010; gelu Hendrycks & Gimpel 2016; silu
+(swish) Elfwing et al. 2018, Ramachandran et al. 2017; elu Clevert et al. 2016; leaky_relu Maas et
+al. 2013; selu Klambauer et al. 2017; softplus Dugas et al. 2001; softsign Glorot & Bengio 2010;
+mish Misra 2020."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +47,15 @@ class MLP:
     Attributes:
         sizes: (D, *widths, K).
         activation: key of ``ACTIVATIONS``.
-        initialisation: ``torch`` (uniform +-1/sqrt(fan_in), ``nn.Linear``'s default),
-            ``he`` (normal, variance 2/fan_in, He et al. 2015 eq. 10), ``glorot`` (uniform,
-            variance 2/(fan_in + fan_out), Glorot & Bengio 2010 eq. 16), ``lecun`` (normal,
-            variance 1/fan_in, LeCun et al. 1998 section 4.6) or ``orthogonal`` (Saxe et al.
-            2014; gain sqrt(2) in hidden layers, ``output_gain`` in the last: the 37 details
-            of PPO, detail 2). Biases are zero except under ``torch``.
+        initialisation: see ``initialisations``; orthogonal has gain sqrt(2) in hidden layers and
+            ``output_gain`` in the last (the 37 details of PPO, detail 2). Biases are zero except
+            under ``torch``.
         output_gain: factor of the last layer's weights (orthogonal only).
         prefix: put before tensor names, as in ``policy.``.
         trunk: put before the names of all layers but the last instead, where two networks
             share them.
         bias: whether layers have biases.
+        gain: factor of all weights but the last layer's; None is 1, sqrt(2) if orthogonal.
     """
 
     sizes: tuple[int, ...]
@@ -58,6 +65,7 @@ class MLP:
     prefix: str = ""
     trunk: str | None = None
     bias: bool = True
+    gain: float | None = None
     names: tuple[tuple[str, str], ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -89,13 +97,15 @@ class MLP:
             generator = torch.Generator()
             generator.manual_seed(stream_seed(seed, f"init/{purpose}/{weight}"))
             shape = (self.sizes[i + 1], self.sizes[i])
-            gain = self.output_gain if i == last else math.sqrt(2.0)
-            tensors[weight] = initial_weight(self.initialisation, shape, gain, generator)
+            kind, own = self.initialisation, self.gain
+            if i == last:
+                tensors[weight] = initial_weight(kind, shape, self.output_gain, generator)
+            elif own is None:
+                tensors[weight] = initial_weight(kind, shape, math.sqrt(2.0), generator)
+            else:
+                tensors[weight] = own * initial_weight(kind, shape, 1.0, generator)
             if self.bias:
-                tensors[bias] = torch.zeros(shape[0], dtype=torch.float64)
-                if self.initialisation == "torch":
-                    bound = 1 / math.sqrt(shape[1])
-                    tensors[bias].uniform_(-bound, bound, generator=generator)
+                tensors[bias] = initial_bias(kind, shape, generator)
         return tensors
 
     def module(self) -> nn.Sequential:
@@ -185,7 +195,8 @@ class Stack:
 
     Attributes:
         layers: in order; a tensor's name is its layer's index, as in ``nn.Sequential``.
-        initialisation: see ``MLP``; kernels as matrices [weight.shape[0], the rest].
+        initialisation: see ``initialisations``; orthogonal takes kernels as matrices
+            [weight.shape[0], the rest], with gain sqrt(2) in all but the last.
     """
 
     layers: tuple[Layer, ...]
@@ -212,15 +223,9 @@ class Stack:
             generator = torch.Generator()
             generator.manual_seed(stream_seed(seed, f"init/{purpose}/{name}"))
             shape = layer.weight_shape()
-            matrix = (shape[0], math.prod(shape[1:]))
             gain = 1.0 if i == weighted[-1] else math.sqrt(2.0)
-            tensors[name] = initial_weight(self.initialisation, matrix, gain, generator).reshape(
-                shape
-            )
-            bias = torch.zeros(layer.shape[1], dtype=torch.float64)
-            if self.initialisation == "torch":
-                bound = 1 / math.sqrt(matrix[1])
-                bias.uniform_(-bound, bound, generator=generator)
+            tensors[name] = initial_weight(self.initialisation, shape, gain, generator)
+            bias = initial_bias(self.initialisation, (layer.shape[1], *shape[1:]), generator)
             tensors[f"{i}.bias"] = bias
         return tensors
 
@@ -262,7 +267,30 @@ def dcgan_discriminator(
     channels: int, side: int, width: int, activation: str, initialisation: str
 ) -> Stack:
     """An image [B, channels * side * side] to a logit [B, 1]; the generator's mirror image."""
+    return convolutional((channels, side), width, (1,), activation, initialisation)
+
+
+def convolutional(
+    image: tuple[int, int], width: int, sizes: tuple[int, ...], activation: str, initialisation: str
+) -> Stack:
+    """An image [B, channels * side * side] to [B, K], without pooling.
+
+    Two halving layers to width maps of side/2 and 2 width of side/4, then linear ones. Sources:
+    the shape of DCGAN's discriminator (Radford et al. 2016); strides in place of pooling,
+    Springenberg et al. 2015.
+
+    Args:
+        image: (channels, side), the latter a multiple of 4.
+        width: maps of the first layer.
+        sizes: (*widths, K) of the linear layers.
+        activation: key of ``ACTIVATIONS``.
+        initialisation: see ``Stack``.
+    """
+    channels, side = image
     end = 2 * width * (side // 4) ** 2
+    dense = []
+    for inputs, outputs in zip((end, *sizes), sizes, strict=False):
+        dense += [Layer("linear", (inputs, outputs)), Layer(activation)]
     layers = (
         Layer("reshape", (channels, side, side)),
         Layer("conv", (channels, width)),
@@ -270,7 +298,7 @@ def dcgan_discriminator(
         Layer("conv", (width, 2 * width)),
         Layer(activation),
         Layer("reshape", (end,)),
-        Layer("linear", (end, 1)),
+        *dense[:-1],
     )
     return Stack(layers, initialisation)
 
@@ -290,26 +318,3 @@ NUMPY_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "relu": _relu,
     "linear": lambda x: x,
 }
-
-INITIALISATIONS = ("torch", "he", "glorot", "lecun", "orthogonal")
-
-
-def initial_weight(
-    kind: str, shape: Sequence[int], gain: float, generator: torch.Generator
-) -> Tensor:
-    """One weight matrix [fan_out, fan_in] in float64; see ``MLP`` for kinds and sources."""
-    fan_out, fan_in = shape
-    weight = torch.empty(tuple(shape), dtype=torch.float64)
-    if kind == "torch":
-        bound = 1 / math.sqrt(fan_in)
-        return weight.uniform_(-bound, bound, generator=generator)
-    if kind == "he":
-        return weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
-    if kind == "lecun":
-        return weight.normal_(0, math.sqrt(1 / fan_in), generator=generator)
-    if kind == "glorot":
-        bound = math.sqrt(6 / (fan_in + fan_out))
-        return weight.uniform_(-bound, bound, generator=generator)
-    if kind == "orthogonal":
-        return nn.init.orthogonal_(weight, gain, generator=generator)
-    raise ValueError(f"initialisation={kind}: allowed are {', '.join(INITIALISATIONS)}")

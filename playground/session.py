@@ -18,7 +18,7 @@ import torch
 from playground.best_response import BestResponse
 from playground.config import Config, Member
 from playground.crosschecks import budget
-from playground.diagnosis.report import EVERY, KIND, news
+from playground.diagnosis.report import KIND, due, look
 from playground.engine import Engine, Failure
 from playground.game import Player, Problem
 from playground.metriclog import MetricLog, Stamp
@@ -29,7 +29,6 @@ from playground.progress import Reporter
 from playground.record.arrays import save_array
 from playground.record.checkpoint import save_checkpoint, save_snapshot
 from playground.record.directory import RunDirectory
-from playground.record.reader import Run
 from playground.record.writer import Recorder
 from playground.sinks.mirror import Mirrors
 
@@ -185,9 +184,9 @@ class Session:
         done = self.over()
         if done or self.iteration % (self.every["evaluate"] or 1) == 0:
             self._evaluate(final=done)
-        if self.live and self.iteration % (EVERY * (self.every["evaluate"] or 1)) == 0:
+        if self.live and due(self.iteration, self.every["evaluate"] or 1):
             self._diagnose()
-        if self.iteration & (self.iteration - 1) == 0:
+        if self._snapshot_due():
             self._snapshot()
         if not done and self.iteration % (self.every["checkpoint"] or 1) == 0:
             self.save()
@@ -234,9 +233,15 @@ class Session:
     def _diagnose(self) -> None:
         """Look at the records while the run runs; what is new becomes an event."""
         self.flush()
-        for message, evidence in news(Run(self.directory.path)):
+        for message, evidence in look(self.directory.path):
             self.event(KIND, message, evidence=evidence)
             self.reporter.say(f"  {message}")
+
+    def _snapshot_due(self) -> bool:
+        """After 1, 2, 4, 8, ... iterations, and evenly where it was asked for."""
+        every = self.config.checkpoint.snapshot_every
+        power = self.iteration & (self.iteration - 1) == 0
+        return power or (every is not None and self.iteration % every == 0)
 
     def _snapshot(self, *, best: bool = False) -> None:
         values = {name: player.parameters.values for name, player in self.players.items()}

@@ -4,7 +4,11 @@ A study is a folder ``experiments/<key>/`` with a README, a ``config.yaml`` (ove
 to all runs, and those of a quick run) and an ``analysis.py`` with two functions:
 
     runs(quick) -> {name: overrides}          what to run; may start from an earlier one
-    claims(runs, folder) -> list[Claim]       records in, figure and claims out
+    claims(runs, folder) -> list[Claim]       records in, figures and claims out
+
+A study in parts names its runs ``part/run``; ``only=part`` runs and judges that part alone, and
+``claims`` gets its runs alone. ``conclusions(claims) -> {part: words}``, where there is one, says
+what the claims of each part come to. Other files of the folder are imported by ``from . import``.
 
 A claim holds where the 95 % interval of its estimate lies inside the tolerance (PASS), fails
 where it lies outside (FAIL), and is INCONCLUSIVE in between. A study's verdict is the worst
@@ -13,7 +17,8 @@ of its claims.
 
 import difflib
 import importlib.util
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -124,17 +129,22 @@ def find(key: str) -> Path:
 
 
 def load_analysis(folder: Path) -> ModuleType:
-    """The module ``analysis.py`` of a study."""
-    spec = importlib.util.spec_from_file_location(f"study_{folder.name}", folder / "analysis.py")
+    """The module ``analysis.py`` of a study, which may import its neighbours relatively."""
+    spec = importlib.util.spec_from_file_location(
+        f"study_{folder.name}", folder / "analysis.py", submodule_search_locations=[str(folder)]
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
 
 
-def reproduce(key: str, *, quick: bool = False, out: Path | None = None) -> int:
-    """Run a study, print its claims, write its figure and ``claims.json``; the exit code.
+def reproduce(
+    key: str, *, quick: bool = False, out: Path | None = None, only: str | None = None
+) -> int:
+    """Run a study, print its claims, write its figures and ``claims.json``; the exit code.
 
     The runs lie in the folder like those of a sweep, so that ``playground.load`` reads them all;
     the same command with the same folder skips what is finished.
@@ -143,14 +153,15 @@ def reproduce(key: str, *, quick: bool = False, out: Path | None = None) -> int:
         key: the study's folder name.
         quick: a smoke run: it says SMOKE, never PASS, and fails only what is plainly outside.
         out: folder of runs and results; null is below ``runs/``.
+        only: a part of the study; null is all of it.
 
     Raises:
-        ConfigError: no such study, or the folder holds something else.
+        ConfigError: no such study or part, or the folder holds something else.
         RunFailed, RecordError: a run stopped.
     """
     from playground.progress import Reporter
 
-    analysis, base, planned = plan(key, quick=quick, out=out)
+    analysis, base, planned = plan(key, quick=quick, out=out, only=only)
     reporter = Reporter()
     runs = {}
     for number, (name, overrides) in enumerate(planned.items()):
@@ -164,21 +175,25 @@ def reproduce(key: str, *, quick: bool = False, out: Path | None = None) -> int:
                 "tolerance": [c.low, c.high], "unit": c.unit,
                 "verdict": smoke(c.verdict, quick=quick)} for c in claims]  # fmt: skip
     content = {"study": key, "verdict": verdict, "seconds": round(seconds, 1), "claims": results}
+    concluded = analysis.conclusions(claims) if hasattr(analysis, "conclusions") else {}
+    content |= {"only": only} if only else {}
+    content |= {"conclusions": concluded} if concluded else {}
     write_atomic(base / "claims.json", dump_json(content))
     reporter.lines(table(claims, quick=quick))
+    reporter.lines(f"{part}: {words}" for part, words in concluded.items())
     reporter.say(f"{key}: {verdict} in {seconds:.0f} s; runs, figure and claims.json in {base}")
     return EXIT[verdict]
 
 
 def plan(
-    key: str, *, quick: bool, out: Path | None
+    key: str, *, quick: bool, out: Path | None, only: str | None = None
 ) -> tuple[ModuleType, Path, dict[str, list[str]]]:
     """A study's analysis, the folder of its runs, and {name: overrides}; run n lies in folder/n.
 
     ``snapshot.run=<name of another run of the study>`` becomes that run's folder.
 
     Raises:
-        ConfigError: no such study, or the folder holds something else.
+        ConfigError: no such study or part, or the folder holds something else.
     """
     from playground.composition import quoted
     from playground.record.directory import RunDirectory, RunExists
@@ -186,6 +201,9 @@ def plan(
     analysis = load_analysis(find(key))
     planned: dict[str, list[str]] = analysis.runs(quick)
     title = [f"name={key}", f"quick={str(quick).lower()}"]
+    if only is not None:
+        planned = part(key, planned, only)
+        title.append(f"only={only}")
     try:
         base = RunDirectory.create_sweep(out, title, list(planned.values()))
     except RunExists as error:
@@ -194,6 +212,21 @@ def plan(
               for number, name in enumerate(planned)}  # fmt: skip
     found = {name: [starts.get(item, item) for item in own] for name, own in planned.items()}
     return analysis, base, found
+
+
+def part(key: str, planned: Mapping[str, list[str]], only: str) -> dict[str, list[str]]:
+    """The runs of one part of a study.
+
+    Raises:
+        ConfigError: it has no such part, or none at all.
+    """
+    known = list(dict.fromkeys(name.partition("/")[0] for name in planned if "/" in name))
+    if only not in known:
+        close = difflib.get_close_matches(only, known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        allowed = f"allowed are {', '.join(known)}" if known else f"{key} has no parts"
+        raise ConfigError(f"only={only}: no such part{hint} ({allowed})")
+    return {name: own for name, own in planned.items() if name.partition("/")[0] == only}
 
 
 def go_on(path: Path, overrides: Sequence[str]) -> "Run":

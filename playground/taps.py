@@ -16,6 +16,9 @@ ever forming it (ghost norms).
 
 Calls inside a differentiation of the function's own (penalties on a slope) are counted, not
 noted: their output is not all that the loss knows of the layer.
+
+``add`` is for sums of branches (residual blocks, a recurrent network's two products), so that it
+can be told what goes where: its output is a place like a layer's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -32,17 +35,20 @@ class Call:
     """One application of a layer.
 
     Attributes:
-        kind: ``linear``, ``conv`` or ``deconv``.
-        weight, bias: the very tensors that the layer was given, to be told by identity.
-        input: x [..., in] (conv: [B, in, h, w]).
+        kind: ``linear``, ``conv``, ``deconv`` or ``add``.
+        weight, bias: the very tensors that the layer was given, to be told by identity; a sum's
+            weight is the branch's factor, if any.
+        input: x [..., in] (conv: [B, in, h, w]); a sum's branch.
         output: z [..., out] before the activation.
+        skip: what a sum adds the branch to.
     """
 
     kind: str
-    weight: Tensor
+    weight: Tensor | None
     bias: Tensor | None
     input: Tensor
     output: Tensor
+    skip: Tensor | None = None
 
 
 @dataclass(slots=True)
@@ -67,7 +73,13 @@ class _Taps:
     zeros: Sequence[Tensor] | None
 
     def take(
-        self, kind: str, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor
+        self,
+        kind: str,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        out: Tensor,
+        skip: Tensor | None = None,
     ) -> Tensor:
         """Note a call; its output with the zero added."""
         if _level() != self.level:
@@ -78,7 +90,7 @@ class _Taps:
             if index >= len(self.zeros):
                 raise ValueError(f"{len(self.zeros)} zeros, but layer {index + 1} was called")
             out = out + self.zeros[index]
-        self.seen.calls.append(Call(kind, weight, bias, x, out))
+        self.seen.calls.append(Call(kind, weight, bias, x, out, skip))
         return out
 
 
@@ -120,6 +132,12 @@ def deconv(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The transposed convolution of kernel 4, stride 2, padding 1: the side doubles."""
     out = F.conv_transpose2d(x, weight, bias, stride=2, padding=1)
     return out if _active is None else _active.take("deconv", x, weight, bias, out)
+
+
+def add(skip: Tensor, branch: Tensor, factor: Tensor | None = None) -> Tensor:
+    """Add a branch [..., n] to skip [..., n]: skip + factor * branch, the factor [1]."""
+    out = skip + (branch if factor is None else factor * branch)
+    return out if _active is None else _active.take("add", branch, factor, None, out, skip)
 
 
 def input_gradient(

@@ -66,10 +66,6 @@ def main() -> None:
     )
     parser.add_argument("word", nargs="*", help="of a cell's name; all cells without one")
     parser.add_argument("--also", nargs="+", default=[], metavar="CELL", help="further cells")
-    parser.add_argument(
-        "--rates", nargs="+", type=float, default=[], metavar="RATE",
-        help="instead: each cell at each learning rate, 4 members of seeds 100 to 103",
-    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/mode_collapse"))
     parser.add_argument("--quick", action="store_true", help="three cells, four members")
     given = parser.parse_args()
@@ -77,9 +73,6 @@ def main() -> None:
     rows = []
     try:
         analysis, base, planned = plan("mode_collapse", quick=given.quick, out=out)
-        if given.rates:
-            compare_rates(given, analysis, base, planned)
-            return
         for path, name, overrides in cells(given, analysis, base, planned):
             rows.append(row(name, go_on(path, overrides), analysis.parts(name.split(": ")[1])))
             print(rows[-1], flush=True)
@@ -88,19 +81,6 @@ def main() -> None:
     print(f"\n{HEAD}")
     print("\n".join(rows))
     print(PUBLISHED)
-
-
-def compare_rates(
-    given: argparse.Namespace, analysis: ModuleType, base: Path, planned: dict[str, list[str]]
-) -> None:
-    """Every cell asked for at every rate of --rates, on members that the table has not."""
-    print(HEAD.replace("| data |", "| rate | data |").replace("| --- ", "| --- | --- ", 1))
-    for path, name, _ in cells(given, analysis, base, planned):
-        for rate in given.rates:
-            overrides = [*analysis.own(name, rate), "members=4", "seed=100"]
-            run = go_on(path.parent / "rates" / f"{path.name}-{rate:g}", overrides)
-            line = row(name, run, analysis.parts(name.split(": ")[1]))
-            print(f"| {rate:g} {line}", flush=True)
 
 
 def cells(

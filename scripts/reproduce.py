@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Reproduce a published result: scripts/reproduce.py KEY [--quick] [--out DIR].
+"""Reproduce a published result: scripts/reproduce.py KEY [--quick] [--only PART] [--out DIR].
 
 Exit codes: 0 PASS (or SMOKE with --quick), 1 FAIL, 2 wrong command, 3 INCONCLUSIVE.
 """
@@ -20,6 +20,7 @@ def main() -> int:
     )
     parser.add_argument("key", metavar="KEY", help=f"one of {', '.join(known)}")
     parser.add_argument("--quick", action="store_true", help="a smoke run; says SMOKE, never PASS")
+    parser.add_argument("--only", metavar="PART", help="one part of a study that is in parts")
     parser.add_argument("--out", type=Path, help="folder of runs and results; go on where it is")
     given = parser.parse_args()
     try:
@@ -36,7 +37,7 @@ def run(given: argparse.Namespace) -> int:
     from playground.study import reproduce
 
     try:
-        return reproduce(given.key, quick=given.quick, out=given.out)
+        return reproduce(given.key, quick=given.quick, out=given.out, only=given.only)
     except (RunFailed, RecordError) as error:
         return fail(f"run failed: {error}", 1)
     except Interrupted as error:

@@ -76,6 +76,10 @@ def cases() -> list[list[str]]:
     for name in ("digits", "stacked_digits"):
         result.append([f"problem=gan/{name}", *SMALL["gan"], "problem.channels=2",
                        "problem.network=conv"])  # fmt: skip
+    deep = ["problem=supervised/digits_residual", *SMALL["supervised"], "problem.depth=6"]
+    result += [[*deep, f"problem.branch={name}"] for name in ("plain", "zero", "fixup", "rezero")]
+    irnn = ["problem.activation=relu", "problem.recurrent_initialisation=identity"]
+    result += [["problem=supervised/adding", *SMALL["supervised"], "problem.length=5", *irnn]]
     result += [[f"experiment={name}"] for name in options("experiment")]
     return result
 

@@ -11,7 +11,7 @@ import pytest
 import playground
 
 ROOT = Path(playground.__file__).parent
-LEAVES = {"schema", "randomness", "products", "taps"}
+LEAVES = {"schema", "randomness", "products", "taps", "initialisations"}
 TYPES = {"game", "parameters", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {
@@ -19,9 +19,10 @@ ALLOWED: dict[str, set[str]] = {
     "randomness": set(),
     "products": set(),
     "taps": set(),
+    "initialisations": set(),
     "parameters": set(),
     "game": {"parameters"},
-    "nets": {"randomness", "taps"},
+    "nets": {"randomness", "taps", "initialisations"},
     "gradients": TYPES,
     "engine": {"optim", "gradients", *TYPES},
     "optim": {"optim", *TYPES},

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 from harness import TINY, quiet
+from scipy.stats import kstest, truncnorm
+from torch import nn
 
+from playground.initialisations import INITIALISATIONS, initial_weight
 from playground.nets import (
     ACTIVATIONS,
-    INITIALISATIONS,
     MLP,
     NUMPY_ACTIVATIONS,
     dcgan_discriminator,
     dcgan_generator,
-    initial_weight,
 )
 from playground.record.checkpoint import load_checkpoint
 from playground.schema import ConfigError
@@ -31,6 +32,12 @@ def draw(kind, gain=1.0):
         ("he", 2 / FAN_IN),
         ("lecun", 1 / FAN_IN),
         ("glorot", 2 / (FAN_IN + FAN_OUT)),
+        ("he_uniform", 2 / FAN_IN),
+        ("he_fan_out", 2 / FAN_OUT),
+        ("he_fan_out_uniform", 2 / FAN_OUT),
+        ("glorot_normal", 2 / (FAN_IN + FAN_OUT)),
+        ("lecun_uniform", 1 / FAN_IN),
+        ("normal", 1e-4),
     ],
 )
 def test_variances_of_weights(kind, variance):
@@ -41,7 +48,11 @@ def test_variances_of_weights(kind, variance):
     assert abs(np.mean(weight**2) / variance - 1) < 5 * error
 
 
-@pytest.mark.parametrize(("kind", "bound"), [("torch", FAN_IN**-0.5), ("glorot", 0.0866025404)])
+@pytest.mark.parametrize(
+    ("kind", "bound"),
+    [("torch", FAN_IN**-0.5), ("glorot", 0.0866025404), ("he_uniform", (6 / FAN_IN) ** 0.5),
+     ("lecun_uniform", (3 / FAN_IN) ** 0.5), ("he_fan_out_uniform", (6 / FAN_OUT) ** 0.5)],
+)  # fmt: skip
 def test_uniform_weights_fill_their_interval(kind, bound):
     weight = np.abs(draw(kind))
     assert 0.999 * bound < weight.max() <= bound
@@ -50,6 +61,42 @@ def test_uniform_weights_fill_their_interval(kind, bound):
 def test_orthogonal_columns_have_the_gain_as_norm():
     weight = draw("orthogonal", 1.7)
     assert np.allclose(weight.T @ weight, 1.7**2 * np.eye(FAN_IN), atol=1e-10)
+
+
+def test_weights_of_no_size_or_few():
+    cut = draw("truncated_normal")
+    assert np.abs(cut).max() <= 0.04
+    known = truncnorm(-2, 2, scale=0.02)
+    assert kstest(cut.ravel(), known.cdf).pvalue > 1e-3
+    few = draw("sparse")
+    assert (np.count_nonzero(few, axis=1) == 15).all()
+    assert abs(few[few != 0].var() - 1) < 5 * math.sqrt(2 / (15 * FAN_OUT))
+    assert np.abs(np.count_nonzero(few, axis=0) - 25).max() < 5.5 * 5  # inputs as likely as others
+    assert np.array_equal(draw("identity"), np.eye(FAN_OUT, FAN_IN))
+
+
+@pytest.mark.parametrize("kind", ["he", "he_fan_out", "glorot", "glorot_normal", "lecun"])
+def test_kernels_count_their_places_as_torch_does(kind):
+    shape = (40, 30, 4, 4)
+    module = nn.Conv2d(30, 40, 4)
+    draws = {"he": lambda w: nn.init.kaiming_normal_(w),
+             "he_fan_out": lambda w: nn.init.kaiming_normal_(w, mode="fan_out"),
+             "glorot": nn.init.xavier_uniform_, "glorot_normal": nn.init.xavier_normal_,
+             "lecun": lambda w: nn.init.kaiming_normal_(w, nonlinearity="linear")}  # fmt: skip
+    with torch.no_grad():
+        draws[kind](module.weight)
+    ours = initial_weight(kind, shape, 1.0, torch.Generator().manual_seed(3))
+    size = math.prod(shape)
+    ratio = (ours.square().mean() / module.weight.square().mean()).log().abs().item()
+    assert ratio < 5 * 2 / math.sqrt(size)
+
+
+def test_a_gain_is_of_all_weights_but_the_last():
+    for kind in ("lecun", "orthogonal"):
+        one, other = (MLP((6, 6, 6, 3), initialisation=kind, gain=g).init(0, "x") for g in (1, 1.5))
+        for name in ("0.weight", "2.weight"):
+            assert torch.allclose(other[name], 1.5 * one[name])
+        assert torch.equal(other["4.weight"], one["4.weight"])
 
 
 def test_biases():
@@ -130,7 +177,7 @@ def test_numpy_forward_is_the_module_s(activation, bias, members):
 
 
 def test_gains_are_torch_s():
-    for name in ("tanh", "relu", "leaky_relu", "sigmoid", "linear"):
+    for name in ("tanh", "relu", "leaky_relu", "sigmoid", "linear", "selu"):
         assert ACTIVATIONS[name][2] == pytest.approx(torch.nn.init.calculate_gain(name))
 
 

@@ -153,6 +153,54 @@ def test_a_run_may_start_from_an_earlier_one_of_its_study(studies, tmp_path):
     assert second[0] == first[-1]
 
 
+PARTS = """
+from .words import CLAIM
+from playground.study import Claim
+
+def runs(quick):
+    common = ["problem=landscape/beale", "optimizer=sgd", "probes=none"]
+    return {f"{part}/{n}": [*common, f"budget.iterations={n}"] for part in "ab" for n in (1, 2)}
+
+def claims(runs, folder):
+    return [Claim(f"{name}: {CLAIM}", "1", [1.0], 0.5, 1.5) for name in runs]
+
+def conclusions(claims):
+    return {claim.name: "so be it" for claim in claims}
+"""
+
+
+@pytest.fixture
+def in_parts(studies, tmp_path):
+    """The synthetic study in two parts of two runs, with a neighbour that it imports."""
+    studies(PASSING)
+    folder = tmp_path / "experiments" / "synthetic"
+    (folder / "analysis.py").write_text(PARTS)
+    (folder / "words.py").write_text("CLAIM = 'is one'\n")
+
+
+def test_a_part_is_run_and_judged_alone(in_parts, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert study.reproduce("synthetic", only="b", out=out) == 0
+    assert [run.config["budget"]["iterations"] for run in playground.load(out).children] == [1, 2]
+    content = json.loads((out / "claims.json").read_text())
+    assert [claim["claim"] for claim in content["claims"]] == ["b/1: is one", "b/2: is one"]
+    assert content["only"] == "b"
+    assert content["conclusions"] == dict.fromkeys(["b/1: is one", "b/2: is one"], "so be it")
+    assert "b/2: is one: so be it" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="only=b"):
+        study.reproduce("synthetic", out=out)
+    _, _, planned = study.plan("synthetic", quick=False, out=tmp_path / "all")
+    assert list(planned) == ["a/1", "a/2", "b/1", "b/2"]
+
+
+def test_an_unknown_part_is_named_before_any_work(in_parts, tmp_path):
+    with pytest.raises(ConfigError, match=r"only=c: no such part .*allowed are a, b"):
+        study.reproduce("synthetic", only="c", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="plain has no parts"):
+        study.part("plain", {"a": []}, "a")
+
+
 def reproduce(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-W", "error", str(ROOT / "scripts" / "reproduce.py"), *arguments],

@@ -26,15 +26,10 @@ def parts(cell: str) -> tuple[str, str, str, str]:
     return loss, penalty, schedule, method
 
 
-def overrides(cell: str, rate: float | None = None) -> list[str]:
-    """What a cell sets, at a learning rate of both players or at its own."""
+def overrides(cell: str) -> list[str]:
+    """What a cell sets."""
     tables = (CONFIG[name] for name in ("losses", "penalties", "schedules", "methods"))
-    keys = [key for table, part in zip(tables, parts(cell), strict=True) for key in table[part]]
-    rate = CONFIG["rates"].get(cell) if rate is None else rate
-    if rate is None:
-        return keys
-    rated = {key.split("=")[0] for key in keys if key.split("=")[0].endswith(".lr")}
-    return [*keys, *(f"{key}={rate}" for key in sorted({"optimizer.lr", *rated}))]
+    return [key for table, part in zip(tables, parts(cell), strict=True) for key in table[part]]
 
 
 def runs(quick: bool) -> dict[str, list[str]]:
@@ -47,10 +42,10 @@ def runs(quick: bool) -> dict[str, list[str]]:
     }
 
 
-def own(name: str, rate: float | None = None) -> list[str]:
+def own(name: str) -> list[str]:
     """The overrides of the run "data: cell", whether it is in the study or not."""
     data, cell = name.split(": ")
-    return [*CONFIG["base"], *CONFIG["data"][data], *overrides(cell, rate)]
+    return [*CONFIG["base"], *CONFIG["data"][data], *overrides(cell)]
 
 
 def final(run: Run, metric: str) -> np.ndarray:

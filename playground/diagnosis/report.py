@@ -1,7 +1,10 @@
 """Where findings go: events while a run runs, ``diagnosis.json`` and words when it has ended."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pyarrow
 
 from playground.diagnosis import RULES, Finding, diagnose, grouped
 from playground.record.atomic import write_atomic
@@ -13,8 +16,25 @@ if TYPE_CHECKING:
 KIND = "diagnosis"
 """Of the rows in ``events``."""
 
-EVERY = 4
-"""Evaluations from one look to the next while a run runs (ours: a look reads all records)."""
+EVERY, DOUBLING = 4, 8
+"""Evaluations from one look to the next while a run runs, and looks while its length doubles: a
+look reads all records, so that a run of any length reads them some 12 times in all (ours)."""
+
+
+def due(iteration: int, every: int) -> bool:
+    """Whether to look after an iteration, with an evaluation every so many."""
+    look, rest = divmod(iteration, EVERY * every)
+    stride = max(1, 2 ** (look.bit_length() - 1) // DOUBLING)
+    return rest == 0 and look % stride == 0
+
+
+def look(path: Path) -> list[tuple[str, str]]:
+    """The news of a run that is still written; Arrow's pool gives back what the records took."""
+    from playground.record.reader import Run
+
+    found = news(Run(path))
+    pyarrow.default_memory_pool().release_unused()  # when the records are gone: else it grows
+    return found
 
 
 def news(run: "Run") -> list[tuple[str, str]]:

@@ -177,12 +177,15 @@ def by_taps(trace: Trace, clusters: Clusters, found: Attributed, layout: Layout)
     """Inner products [M, 1 + T, C, C] of the clusters' gradients, from the layers."""
     deltas = trace.deltas()
     grams: dict[str, list[tuple[Layer, Tensor, Tensor | None]]] = {}
+    owners: dict[tuple[int, bool], Tensor | None] = {}
     for k, blocks in found.calls:
         layer, delta = trace.layers[k], deltas[k]
-        owner = _spread(clusters.index, delta.shape[1], blocks=blocks)
-        if clusters.alone and delta.shape[1] == clusters.number:
-            owner = None
-        grams.setdefault(layer.weight, []).append((layer, delta, owner))
+        rows = delta.shape[1]
+        if (rows, blocks) not in owners:
+            plain = clusters.alone and rows == clusters.number
+            owner = None if plain else _spread(clusters.index, rows, blocks=blocks)
+            owners[rows, blocks] = owner
+        grams.setdefault(layer.weight, []).append((layer, delta, owners[rows, blocks]))
     parts = {}
     for weight, calls in grams.items():
         parts[weight] = _weight_gram(calls, clusters.number)
@@ -220,7 +223,7 @@ def _picked(values: Sequence[Tensor], layers: Sequence[tuple[int, Layer]]) -> li
 def _too_large(layer: Layer) -> bool:
     """Whether a layer with several places a row has more numbers than may be formed."""
     x, z = layer.input, layer.output
-    if layer.kind == "linear" and x.ndim == 3:
+    if layer.kind == "add" or (layer.kind == "linear" and x.ndim == 3):
         return False
     features = (x.shape[-1], z.shape[-1]) if layer.kind == "linear" else (x.shape[2], z.shape[2])
     size = features[0] * features[1] * (1 if layer.kind == "linear" else 16)
@@ -245,11 +248,24 @@ def _weight_gram(calls: Sequence[tuple[Layer, Tensor, Tensor | None]], number: i
         owners = torch.cat([_owners(owner, d) for _, d, owner in calls], 1)
         return _joined(gram, owners, number)
     sums = []
-    for layer, d, owner in calls:
-        x, delta = _factors(layer, d)
+    for factors, errors, owner in _alike(calls):
+        x, delta = torch.cat(factors, 2), torch.cat(errors, 2)
         each = torch.einsum("mrpi,mrpo->mrio", x, delta).flatten(2)
         sums.append((each, owner))
     return _scattered_gram(sums, number)
+
+
+def _alike(
+    calls: Sequence[tuple[Layer, Tensor, Tensor | None]],
+) -> list[tuple[list[Tensor], list[Tensor], Tensor | None]]:
+    """Factors of calls whose rows have the same owners (a recurrent network's steps), together."""
+    groups: dict[tuple[int, int], tuple[list[Tensor], list[Tensor], Tensor | None]] = {}
+    for layer, d, owner in calls:
+        xs, ds, _ = groups.setdefault((d.shape[1], id(owner)), ([], [], owner))
+        x, delta = _factors(layer, d)
+        xs.append(x)
+        ds.append(delta)
+    return list(groups.values())
 
 
 def _factors(layer: Layer, delta: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,6 +273,8 @@ def _factors(layer: Layer, delta: Tensor) -> tuple[Tensor, Tensor]:
     x = layer.input
     if layer.kind == "linear":
         return _places(x), _places(delta)
+    if layer.kind == "add":  # the factor's gradient is <branch, delta>
+        return x.flatten(2).unsqueeze(3), delta.flatten(2).unsqueeze(3)
     if layer.kind == "conv":
         return _patches(x), delta.flatten(3).mT
     return _patches(delta), x.flatten(3).mT  # the transposed convolution: the roles are exchanged

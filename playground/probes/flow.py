@@ -3,15 +3,11 @@
 Layer l maps x to z = W x + b, and the next one sees phi(z); delta = dL/dz.
 
     forward, backward     mean squares of z and of delta over samples and units
-    theory                what both are for random weights of the same mean square w^2, in a wide
-                          network with z normal:  q = n w^2 E x^2 + b^2, then
-                          q' = n w^2 E phi(q^1/2 Z)^2 + b^2  and
-                          E delta^2 = n' w'^2 E phi'(q^1/2 Z)^2 E delta'^2, n' the outputs of the
-                          next layer; the former from the input, the latter from the last layer
+    theory                what both are for random weights of the same mean square: ``routes``
     inactive              phi' is at most 1 % of its largest: ReLU below 0, tanh beyond 3
     silent                a unit inactive on more than 99 % of the samples: dead where phi goes to 0
-                          there (ReLU, GELU, SiLU), saturated where it is bounded (tanh, sigmoid,
-                          ELU); leaky and linear ones are neither
+                          there (ReLU, GELU, SiLU, softplus, Mish), saturated where it is bounded
+                          (tanh, sigmoid, ELU, SELU, softsign); leaky and linear ones are neither
     dormant               score s = E|h| / mean over the layer's units of E|h| at most tau
 
 At 1/2 n w^2 = 1 a ReLU network keeps its signal (He), at n w^2 = 1 a linear one does (LeCun), with
@@ -40,32 +36,43 @@ FLAT = 0.01
 ACTIVE = 0.01
 """Share of samples on which a unit must be active (SageMaker Debugger's DeadRelu)."""
 
-DYING, BOUNDED = ("relu", "gelu", "silu"), ("tanh", "sigmoid", "elu")
+DYING = ("relu", "gelu", "silu", "softplus", "mish")
+BOUNDED = ("tanh", "sigmoid", "elu", "selu", "softsign")
 """Activations whose silent units are dead, and saturated."""
+
+HOMOGENEOUS = ("relu", "leaky_relu", "linear")
+"""phi(a z) = a phi(z) for a > 0."""
 
 REACH, POINTS = 8.0, 4000
 """Of the normal distribution's quadrature: even, so that kinks at 0 weigh what they should."""
 
+AT_ONCE = 256
+"""Integrals at once (ours)."""
 
-def recognise(output: Tensor, following: Tensor) -> str:
-    """Which activation makes the next layer's input of a layer's output, "" where none does.
 
-    Where several do (ReLU and linear with nothing below 0), the first of ``ACTIVATIONS``.
+def matches(output: Tensor, following: Tensor) -> list[str]:
+    """Activations that make a later layer's input of a layer's output, in ``ACTIVATIONS``' order.
+
+    Several where numbers cannot tell (ReLU and linear with nothing below 0).
 
     Args:
         output: z [M, ...].
         following: [M, ...], as many numbers in the same order.
     """
     if output.shape[0] != following.shape[0] or output.numel() != following.numel():
-        return ""
-    target = following.flatten(1)
-    allowed = 16 * torch.finfo(target.dtype).eps * target.abs()  # kernels differ in the last bits
-    for name, (function, _, _) in ACTIVATIONS.items():
-        found = function(output.flatten(1))
-        near = ((found - target).abs() <= allowed) | (~torch.isfinite(found) & ~target.isfinite())
-        if bool(near.all()):
-            return name
-    return ""
+        return []
+    source, target = output.flatten(1), following.flatten(1)
+    return [
+        name
+        for name, (function, _, _) in ACTIVATIONS.items()
+        if bool(agree(function(source), target).all())
+    ]
+
+
+def agree(value: Tensor, target: Tensor) -> Tensor:
+    """Where two are equal up to what kernels differ in the last bits, or both are no numbers."""
+    allowed = 16 * torch.finfo(target.dtype).eps * target.abs()
+    return ((value - target).abs() <= allowed) | (~value.isfinite() & ~target.isfinite())
 
 
 def mean_square(value: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,53 +114,24 @@ def dormant(activation: str, z: Tensor, threshold: float) -> Tensor:
 
 
 def transmitted(activation: str, square: Tensor) -> tuple[Tensor, Tensor]:
-    """E phi(q^1/2 Z)^2 and E phi'(q^1/2 Z)^2 [M] for Z standard normal and q [M]."""
+    """E phi(q^1/2 Z)^2 and E phi'(q^1/2 Z)^2 for Z standard normal and q of any shape."""
+    q = square.double()
+    if activation in HOMOGENEOUS:
+        value, slope = _integrals(activation, torch.ones(1, dtype=q.dtype, device=q.device))
+        return q * value, torch.where(q.isnan(), q, slope.expand(q.shape))
+    pieces = [_integrals(activation, part) for part in torch.split(q.flatten(), AT_ONCE)]
+    value, slope = (torch.cat(both).view(q.shape) for both in zip(*pieces, strict=True))
+    return value, slope
+
+
+def _integrals(activation: str, square: Tensor) -> tuple[Tensor, Tensor]:
+    """``transmitted`` for q [K] by a sum over a grid of Z."""
     grid = torch.linspace(-REACH, REACH, POINTS, dtype=torch.float64, device=square.device)
     weight = torch.exp(-0.5 * grid.square())
     weight = weight / weight.sum()
-    z = square.double().sqrt()[:, None] * grid
+    z = square.sqrt()[:, None] * grid
     value, slope = ACTIVATIONS[activation][0](z), slope_of(activation, z)
     return (weight * value.square()).sum(dim=1), (weight * slope.square()).sum(dim=1)
-
-
-def forward_theory(
-    source: Tensor,
-    gains: Sequence[Tensor],
-    biases: Sequence[Tensor],
-    activations: Sequence[str],
-) -> list[Tensor]:
-    """E z^2 [M] of every layer of a chain.
-
-    Args:
-        source: [M], E x^2 of the first layer's input.
-        gains: L times [M], n w^2: inputs times the mean square of the weights.
-        biases: L times [M], their mean square.
-        activations: L - 1, between the layers.
-    """
-    result, incoming = [], source.double()
-    for k, (gain, bias) in enumerate(zip(gains, biases, strict=True)):
-        result.append(gain * incoming + bias)
-        if k < len(activations):
-            incoming = transmitted(activations[k], result[-1])[0]
-    return result
-
-
-def backward_theory(
-    last: Tensor, gains: Sequence[Tensor], forward: Sequence[Tensor], activations: Sequence[str]
-) -> list[Tensor]:
-    """E delta^2 [M] of every layer of a chain.
-
-    Args:
-        last: [M], of the last layer.
-        gains: L times [M], outputs times the mean square of the weights.
-        forward: L times [M], E z^2.
-        activations: L - 1, between the layers.
-    """
-    result = [last.double()]
-    for k in reversed(range(len(activations))):
-        slope = transmitted(activations[k], forward[k])[1]
-        result.append(gains[k + 1] * slope * result[-1])
-    return result[::-1]
 
 
 def trend(values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

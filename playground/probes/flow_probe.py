@@ -1,7 +1,6 @@
 """Flow through each player's networks measured in a run; the functions are in ``flow``."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,46 +9,19 @@ from playground.game import Player
 from playground.probes.flow import (
     BOUNDED,
     DYING,
-    backward_theory,
     dormant,
-    forward_theory,
     inactive,
     mean_square,
-    recognise,
     silent,
     singular,
     trend,
 )
-from playground.probes.layers import Layer, Trace, Tracer
+from playground.probes.layers import Layer, Tracer
 from playground.probes.passes import Key, Pass, Reading, Turn
+from playground.probes.routes import Node, backward_theory, forward_theory, nodes, returning
 
-FANS = {"linear": (1.0, 1.0), "conv": (16.0, 4.0), "deconv": (4.0, 16.0)}
-"""Weights of one input, and of one output, that meet in a number: kernel 4, stride 2, inside."""
-
-
-@dataclass(slots=True)
-class Station:
-    """All calls of one weight: its rows one after the other.
-
-    Attributes:
-        weight: its name.
-        kind: of layer.
-        bias: its bias's name, or "".
-        source: [M], mean square of the inputs.
-        z: [M, R, U], outputs.
-        delta: [M, R, U], dL/dz.
-        activation: after it, "" where it is not known or nothing follows.
-        following: the weight that sees it, or "".
-    """
-
-    weight: str
-    kind: str
-    bias: str
-    source: Tensor
-    z: Tensor
-    delta: Tensor
-    activation: str = ""
-    following: str = ""
+Values = dict[tuple[str, str], Tensor]
+"""{(weight, quantity): [M]}."""
 
 
 class FlowProbe(Pass):
@@ -58,7 +30,9 @@ class FlowProbe(Pass):
     Quantities of each layer, under the name of its weight:
 
         forward, backward                  mean squares of z and dL/dz, standard errors over rows
-        forward_theory, backward_theory    for random weights of that size, see ``flow``
+        forward_theory, backward_theory    for random weights of that size, see ``routes``
+        forward_sum, backward_sum and      the same of the sum that the layer's output is added
+        their theory                       to: a residual stream, a recurrent unit's two inputs
         inactive                           share of its numbers where the activation is flat
         dead, or saturated                 share of its units that nearly always are
         dormant                            share of its units that hardly speak, by score
@@ -72,9 +46,12 @@ class FlowProbe(Pass):
                           input: below 0 vanishing, above 0 exploding
 
     What follows a layer is found by comparing its output, through every activation, with the
-    inputs of later layers: where nothing matches (gates, sums of branches) a chain ends, and what
-    needs an activation is left out. Convolutions have channels as units, and theory away from
-    their borders.
+    inputs of later layers: where nothing matches (gates) a chain ends, and what needs an
+    activation is left out. Along sums a chain goes from sum to sum: a step is a residual block,
+    or a time step. Where a layer's output is activated only after a sum, shares are those of the
+    sum. Convolutions have channels as units. A player with a recurrent layer h_t also has the
+    array ``gradient_by_step-<player>`` [M, 2, T]: |dL/dh_t| of the batch, measured and theory.
+    An identity (IRNN) is not random weights: theory is then what it is meant to avoid.
 
     Args:
         every: iterations; None is the cadence of evaluations.
@@ -96,30 +73,40 @@ class FlowProbe(Pass):
             self._tracer = Tracer(seen.players)
         values: dict[Key, Tensor] = {}
         errors: dict[Key, Tensor] = {}
+        arrays: dict[str, Tensor] = {}
         for name, move in seen.moves.items():
-            stations = along(self._tracer(move), name)
-            parameters = seen.players[name].parameters
-            for chain in chains(stations):
-                found, error = passing(chain, parameters.views)
-                values |= {(name, *key): value for key, value in found.items()}
-                errors |= {(name, *key): value for key, value in error.items()}
-            for station in stations.values():
-                units = self._units(station)
-                values |= {(name, station.weight, key): value for key, value in units.items()}
+            tensors = seen.players[name].parameters.views
+            found = nodes(self._tracer(move), name, tensors)
+            forward = forward_theory(found, tensors)
+            backward = backward_theory(found, forward, tensors)
+            passed, error = passing(found, forward, backward)
+            passed |= self._units(found)
+            values |= {(name, *key): value for key, value in passed.items()}
+            errors |= {(name, *key): value for key, value in error.items()}
             values |= self._weights(seen.players[name])
-        return Reading(values, errors)
+            steps = by_step(found, backward, tensors)
+            if steps is not None:
+                arrays[f"gradient_by_step-{name}"] = steps
+        return Reading(values, errors, arrays)
 
-    def _units(self, station: Station) -> dict[str, Tensor]:
-        """Shares of one layer, where its activation is known."""
-        kind, z = station.activation, station.z
-        if not kind or kind == "linear":
-            return {}
-        bad = ~torch.isfinite(z).flatten(1).all(dim=1)
-        found = {"dormant": dormant(kind, z, self.threshold)}
-        if kind in DYING + BOUNDED:
-            found["inactive"] = inactive(kind, z).double().mean(dim=(1, 2))
-            found["dead" if kind in DYING else "saturated"] = silent(kind, z)
-        return {name: value.masked_fill(bad, torch.nan) for name, value in found.items()}
+    def _units(self, found: Sequence[Node]) -> Values:
+        """Shares of layers whose activation is known."""
+        values: Values = {}
+        for weight in dict.fromkeys(node.weight for node in found):
+            own = [node for node in found if node.weight == weight]
+            acted = [(n, found[u].activation) for n in own for u in n.users if not found[u].is_sum]
+            kinds = {kind for _, kind in acted}
+            kind = min(kinds, default="")
+            if len(kinds) != 1 or kind == "linear":
+                continue
+            z = torch.cat([rows(n.layer, n.layer.output) for n, _ in acted], dim=1)
+            units = {"dormant": dormant(kind, z, self.threshold)}
+            if kind in DYING + BOUNDED:
+                units["inactive"] = inactive(kind, z).double().mean(dim=(1, 2))
+                units["dead" if kind in DYING else "saturated"] = silent(kind, z)
+            bad = ~torch.isfinite(z).flatten(1).all(dim=1)
+            values |= {(weight, k): v.masked_fill(bad, torch.nan) for k, v in units.items()}
+        return values
 
     def _weights(self, player: Player) -> dict[Key, Tensor]:
         """Singular values of one player's weights."""
@@ -135,89 +122,97 @@ class FlowProbe(Pass):
         return found
 
 
-def along(trace: Trace, player: str) -> dict[str, Station]:
-    """{weight: station} of a player's layers, in the order of their first calls."""
-    calls: dict[str, list[int]] = {}
-    for k, layer in enumerate(trace.layers):
-        if layer.weight and layer.player == player:
-            calls.setdefault(layer.weight, []).append(k)
-    deltas = trace.deltas()
-    result = {}
-    for weight, places in calls.items():
-        layers = [trace.layers[k] for k in places]
-        sources = torch.cat([layer.input.flatten(1) for layer in layers], dim=1)
-        result[weight] = Station(
-            weight, layers[0].kind, layers[0].bias, sources.double().square().mean(dim=1),
-            torch.cat([rows(layer, layer.output) for layer in layers], dim=1),
-            torch.cat([rows(layer, deltas[k]) for layer, k in zip(layers, places, strict=True)], 1),
-            *after(trace.layers, places[0], player),
-        )  # fmt: skip
-    return result
-
-
-def after(layers: Sequence[Layer], place: int, player: str) -> tuple[str, str]:
-    """The activation after a call and the weight that sees it; ("", "") where it is not found."""
-    for later in layers[place + 1 :]:
-        if later.weight and later.player == player and later.weight != layers[place].weight:
-            activation = recognise(layers[place].output, later.input)
-            if activation:
-                return activation, later.weight
-    return "", ""
-
-
-def chains(stations: Mapping[str, Station]) -> list[list[Station]]:
-    """Stations one after the other, from those that nobody leads to."""
-    led = {station.following for station in stations.values()}
-    result = []
-    for station in stations.values():
-        if station.weight in led:
-            continue
-        chain = [station]
-        while chain[-1].following in stations:
-            chain.append(stations[chain[-1].following])
-        result.append(chain)
-    return result
-
-
 def passing(
-    chain: Sequence[Station], tensors: Mapping[str, Tensor]
-) -> tuple[dict[tuple[str, str], Tensor], dict[tuple[str, str], Tensor]]:
-    """Mean squares, theory and slopes of a chain, {(weight, quantity): [M]}, and their errors."""
-    gains, back, biases = [], [], []
-    for station in chain:
-        weight = tensors[station.weight]
-        square = weight.double().square().flatten(1).mean(dim=1)
-        ins, outs = weight.shape[2], weight.shape[1]
-        if station.kind == "deconv":
-            ins, outs = outs, ins
-        gains.append(FANS[station.kind][0] * ins * square)
-        back.append(FANS[station.kind][1] * outs * square)
-        shift = torch.zeros_like(square)
-        if station.bias:
-            shift = tensors[station.bias].double().square().mean(dim=1)
-        biases.append(shift)
-    activations = [station.activation for station in chain[:-1]]
-    forward = [mean_square(station.z) for station in chain]
-    backward = [mean_square(station.delta) for station in chain]
-    expected = forward_theory(chain[0].source, gains, biases, activations)
-    behind = backward_theory(backward[-1][0], back, expected, activations)
-    found, errors = {}, {}
-    for k, station in enumerate(chain):
-        key = station.weight
-        found[key, "forward"], errors[key, "forward"] = forward[k]
-        found[key, "backward"], errors[key, "backward"] = backward[k]
-        found[key, "forward_theory"], found[key, "backward_theory"] = expected[k], behind[k]
-    if len(chain) > 1:
-        last = chain[-1].weight
-        lengths = [s.delta.shape[2] * v for s, (v, _) in zip(chain, backward, strict=True)]
-        ways = {"forward_slope": [v for v, _ in forward], "backward_slope": lengths[::-1]}
-        for name, way in ways.items():
-            found[last, name], errors[last, name] = trend(way)
-    return found, errors
+    found: Sequence[Node], forward: Sequence[Tensor], backward: Sequence[Tensor]
+) -> tuple[Values, Values]:
+    """Mean squares, theory and slopes, and their standard errors."""
+    values: Values = {}
+    errors: Values = {}
+    groups: dict[tuple[str, str], list[int]] = {}
+    for k, node in enumerate(found):
+        groups.setdefault((node.weight, "_sum" if node.is_sum else ""), []).append(k)
+    for (weight, end), places in groups.items():
+        for way, theory, pieces in (
+            ("forward", forward, [found[k].layer.output for k in places]),
+            ("backward", backward, [found[k].delta for k in places]),
+        ):
+            parts = [rows(found[k].layer, p) for k, p in zip(places, pieces, strict=True)]
+            key = (weight, f"{way}{end}")
+            values[key], errors[key] = mean_square(torch.cat(parts, dim=1))
+            shares = [part.shape[1] / sum(p.shape[1] for p in parts) for part in parts]
+            means = [theory[k].flatten(1).mean(dim=1) if theory[k].ndim > 1 else theory[k]
+                     for k in places]  # fmt: skip
+            values[weight, f"{way}_theory" if not end else f"{way}_sum_theory"] = sum(
+                (share * mean for share, mean in zip(shares, means, strict=True)),
+                torch.zeros_like(means[0]),
+            )
+    for names, alike in joined(found).items():
+        if len(names) > 1:
+            for way, found_slope in slopes(found, alike).items():
+                values[names[-1], way], errors[names[-1], way] = found_slope
+    return values, errors
+
+
+def slopes(
+    found: Sequence[Node], alike: Sequence[Sequence[int]]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Trends along chains of the same weights, taken together, with their errors."""
+    signals, lengths = [], []
+    for places in zip(*alike, strict=True):
+        own = [found[k] for k in places]
+        z = torch.cat([rows(node.layer, node.layer.output) for node in own], dim=1)
+        delta = torch.cat([rows(node.layer, node.delta) for node in own], dim=1)
+        signals.append(mean_square(z)[0])
+        lengths.append(delta.shape[2] * mean_square(delta)[0])
+    return {"forward_slope": trend(signals), "backward_slope": trend(lengths[::-1])}
+
+
+def joined(found: Sequence[Node]) -> dict[tuple[str, ...], list[list[int]]]:
+    """{names of its weights: chains}, from every node that nobody leads to.
+
+    From a node a chain goes to the sum that adds a branch to it, else to its first user; of what
+    goes into one sum only, that sum stands for both.
+    """
+    result: dict[tuple[str, ...], list[list[int]]] = {}
+    for k, node in enumerate(found):
+        if node.source >= 0 or max(node.parts, default=-1) >= 0:
+            continue
+        chain = [k]
+        while (last := found[chain[-1]]).users:
+            sums = [u for u in last.users if found[u].is_sum and found[u].parts[0] == chain[-1]]
+            chain.append((sums or last.users)[0])
+        inner = [[found[u].is_sum for u in found[place].users] == [True] for place in chain]
+        kept = [p for p, drop in zip(chain, inner, strict=True) if found[p].is_sum or not drop]
+        result.setdefault(tuple(found[place].weight for place in kept), []).append(kept)
+    return result
+
+
+def by_step(
+    found: Sequence[Node], backward: Sequence[Tensor], tensors: Mapping[str, Tensor]
+) -> Tensor | None:
+    """|dL/dh_t| of a recurrent layer's steps, measured and theory [M, 2, T]; None without one."""
+    for chain in (chain for chains in joined(found).values() for chain in chains):
+        steps = [k for k in chain if found[k].is_sum]
+        if len(steps) < 2 or len({found[k].weight for k in steps}) > 1:
+            continue
+        pairs = []
+        for node in (found[k] for k in steps):
+            if node.returned is None:
+                break
+            expected = torch.zeros_like(node.returned)
+            for user, square in (
+                (found[u], backward[u]) for u in node.users if not found[u].is_sum
+            ):
+                expected = expected + returning(user.layer, square, tensors[user.layer.weight])
+            numbers = node.delta[0].numel()
+            pairs.append(torch.stack([node.returned, numbers * expected], dim=1).sqrt())
+        else:
+            return torch.stack(pairs, dim=2)
+    return None
 
 
 def rows(layer: Layer, value: Tensor) -> Tensor:
     """A layer's outputs or deltas as [M, R, U]."""
-    if layer.kind != "linear":
+    if value.ndim == 5:  # members, samples, maps, height, width
         value = value.movedim(2, -1)
     return value.reshape(value.shape[0], -1, value.shape[-1])

@@ -123,7 +123,7 @@ class GameProbe(Pass):
             found |= {(name, "curvature_min"): own[:, 0], (name, "curvature_max"): own[:, -1]}
             start = stop
         arrays = {"spectrum": torch.view_as_real(values)}
-        if matrix.shape[1] == 2:
+        if matrix.shape[1] == len(seen.players) == 2:
             arrays |= self._picture(seen)
         return Reading(found, arrays=arrays)
 

@@ -21,6 +21,31 @@ Values = dict[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
+class Path:
+    """A path of T points over a slice, and the function where it really went.
+
+    Attributes:
+        iterations: [T].
+        coordinates: along the slice's directions, [T, D].
+        outside: distance of each point from the slice, [T], L2.
+        explained: share of the path's variance along each principal direction, [K].
+        random_walk: the same of a random walk seen at the same iterations, [K].
+        values, stderr: {quantity: [T]} at the points themselves.
+        projected, projected_stderr: {quantity: [T]} where the slice shows them.
+    """
+
+    iterations: Tensor
+    coordinates: Tensor
+    outside: Tensor
+    explained: Tensor
+    random_walk: Tensor
+    values: dict[str, Tensor]
+    stderr: dict[str, Tensor]
+    projected: dict[str, Tensor]
+    projected_stderr: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
 class Slice:
     """A function on a line or a grid.
 
@@ -29,6 +54,7 @@ class Slice:
         directions: [D, N].
         offsets: one tensor per direction, [A] and [B].
         values, stderr: {quantity: [A] or [A, B]}.
+        path: of the run through the slice, where it was asked for.
     """
 
     center: Tensor
@@ -36,6 +62,7 @@ class Slice:
     offsets: tuple[Tensor, ...]
     values: dict[str, Tensor]
     stderr: dict[str, Tensor]
+    path: Path | None = None
 
 
 def points(center: Tensor, directions: Tensor, offsets: Sequence[Tensor]) -> Tensor:
@@ -67,15 +94,22 @@ def slices(
         raise ValueError(f"directions must be [D, {len(center)}], not {tuple(directions.shape)}")
     if len(offsets) != len(directions) or not 1 <= len(offsets) <= 2:
         raise ValueError(f"{len(directions)} directions with {len(offsets)} axes: one or two each")
-    where = points(center, directions, offsets)
-    pieces = [function(where[i : i + at_once]) for i in range(0, len(where), at_once)]
     shape = [len(axis) for axis in offsets]
-    values, stderr = (
-        {name: torch.cat([piece[name][part] for piece in pieces]).reshape(shape)
-         for name in pieces[0]}
-        for part in range(2)
-    )  # fmt: skip
+    flat = evaluated(function, points(center, directions, offsets), at_once)
+    values, stderr = ({name: value.reshape(shape) for name, value in part.items()} for part in flat)
     return Slice(center, directions, tuple(offsets), values, stderr)
+
+
+def evaluated(
+    function: Callable[[Tensor], Values], where: Tensor, at_once: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Values and errors {quantity: [P]} of a function at points [P, N], ``at_once`` a call."""
+    pieces = [function(where[i : i + at_once]) for i in range(0, len(where), at_once)]
+    values, stderr = (
+        {name: torch.cat([piece[name][part] for piece in pieces]) for name in pieces[0]}
+        for part in range(2)
+    )
+    return values, stderr
 
 
 def random_direction(

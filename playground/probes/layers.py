@@ -8,7 +8,7 @@
 Nothing is counted or written. Shape legend: M members, B samples, N parameters of a player.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -29,10 +29,12 @@ class Layer:
     """One call of a layer.
 
     Attributes:
-        kind: ``linear``, ``conv`` or ``deconv``.
+        kind: ``linear``, ``conv``, ``deconv`` or ``add``.
         player, weight, bias: whose tensors it applied; "" where the weight is no player's tensor
-            but made from one (spectral normalisation), or there is no bias.
-        input: x [M, ..., in].
+            but made from one (spectral normalisation), or there is none.
+        parts: of a sum: the calls whose outputs it adds, the skip and the branch; -1 where one is
+            no call's.
+        input: x [M, ..., in]; a sum's branch, without its factor.
         output: z [M, ..., out].
     """
 
@@ -40,6 +42,7 @@ class Layer:
     player: str
     weight: str
     bias: str
+    parts: tuple[int, ...]
     input: Tensor
     output: Tensor
 
@@ -105,14 +108,14 @@ class Tracer:
         flats = {name: player.parameters.values for name, player in self.players.items()}
         leaf = flats[move.player].detach().requires_grad_()
         members = len(leaf)
-        notes: list[tuple[str, str, str, str]] = []
+        notes: list[tuple[str, str, str, str, tuple[int, ...]]] = []
         hidden = [0]
 
         def evaluate(flats: dict[str, Tensor], batch: Batch, zeros: list[Tensor]) -> dict[str, Any]:
             views = {n: p.parameters.layout.views(flats[n]) for n, p in self.players.items()}
             with tapped(zeros or None) as seen:
                 terms, _ = move.objective(views, batch)
-            notes[:] = [_named(views, call) for call in seen.calls]
+            notes[:] = _named(views, seen.calls)
             hidden[0] = seen.hidden
             return {
                 **separated(terms, batch.get("weight")),
@@ -169,9 +172,15 @@ def _each(f: Callable[[Tensor], Tensor], tree: Any) -> Any:
     return tree
 
 
-def _named(views: Views, call: Call) -> tuple[str, str, str, str]:
-    """Kind, player, weight and bias of a call, told by identity."""
+def _named(views: Views, calls: Sequence[Call]) -> list[tuple[str, str, str, str, tuple[int, ...]]]:
+    """Kind, player, weight, bias and parts of every call, told by identity."""
     owners = {id(t): (player, name) for player, own in views.items() for name, t in own.items()}
-    player, weight = owners.get(id(call.weight), ("", ""))
-    bias = "" if call.bias is None else owners.get(id(call.bias), ("", ""))[1]
-    return call.kind, player, weight, bias
+    places = {id(call.output): k for k, call in enumerate(calls)}
+    found = []
+    for call in calls:
+        player, weight = owners.get(id(call.weight), ("", ""))
+        bias = "" if call.bias is None else owners.get(id(call.bias), ("", ""))[1]
+        both = () if call.skip is None else (call.skip, call.input)
+        parts = tuple(places.get(id(part), -1) for part in both)
+        found.append((call.kind, player, weight, bias, parts))
+    return found

@@ -19,6 +19,9 @@ CAP_BYTES: Final = 256 * 2**20
 ARRAY = re.compile(r"(.+)-(\d{9,})\.npy")
 
 _warned: set[Path] = set()
+_totals: dict[Path, tuple[int, int]] = {}
+"""{folder: when it was last changed, and the bytes in it then}: counting anew takes longer and
+longer where many arrays are kept."""
 
 
 def save_array(
@@ -34,7 +37,7 @@ def save_array(
     path = folder / f"{check_name(name)}-{iteration:09d}.npy"
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    others = sum(file.stat().st_size for file in folder.iterdir() if file != path)
+    others = _total(folder) - (path.stat().st_size if path.exists() else 0)
     if others + buffer.tell() > cap_bytes:
         if folder not in _warned:
             _warned.add(folder)
@@ -44,7 +47,16 @@ def save_array(
             )
         return False
     write_atomic(path, buffer.getvalue())
+    _totals[folder] = folder.stat().st_mtime_ns, others + buffer.tell()
     return True
+
+
+def _total(folder: Path) -> int:
+    """Bytes of the files of a folder, counted where others have changed it."""
+    changed, total = _totals.get(folder, (-1, 0))
+    if changed == folder.stat().st_mtime_ns:
+        return total
+    return sum(file.stat().st_size for file in folder.iterdir())
 
 
 def drop_after(directory: StrPath, iteration: int) -> None:
@@ -53,6 +65,7 @@ def drop_after(directory: StrPath, iteration: int) -> None:
     -1, a restart from scratch, removes the best snapshot too; else it stays until it is beaten.
     """
     arrays, snapshots = Path(directory) / "arrays", Path(directory) / "snapshots"
+    _totals.pop(arrays, None)
     for path in arrays.iterdir():
         match = ARRAY.fullmatch(path.name)
         if match is not None and int(match[2]) > iteration:

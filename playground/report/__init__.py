@@ -6,6 +6,7 @@
     landscape, supervised, gan, rl    the picture of the domain
     instruments      noise, curvature, flow, step, direction; runs that measured any
     policy_gradient  terms, epochs, KL; policy-gradient runs whose passes were measured
+    slice-<name>     the loss around a run's parameters, where ``scripts/landscape.py`` measured it
     animation        a GIF of training; GANs, and only when asked for
 
 Several runs side by side are in ``playground.report.compare`` (``scripts/report.py``).
@@ -16,6 +17,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from playground.record.slices import list_slices
 
 if TYPE_CHECKING:
     from playground.record.reader import Run
@@ -29,6 +32,8 @@ DOMAINS = ("landscape", "supervised", "gan", "rl")
 POLICY = ("policy_gradient",)
 INSTRUMENTS = ("noise", "curvature", "flow", "step", "direction")
 """Probes of the sheet of instruments."""
+SLICE = "slice-"
+"""What the names of slices' figures begin with."""
 
 
 def names(run: "Run") -> list[str]:
@@ -39,7 +44,8 @@ def names(run: "Run") -> list[str]:
     probes = set(run.measurements["probe"].unique().to_pylist())
     deep = ["instruments"] if probes & set(INSTRUMENTS) else []
     policy = POLICY if domain == "rl" else ()
-    return [*HOMES, *(["game"] if game else []), *own, *policy, *deep]
+    slices = [SLICE + name for name in list_slices(run)]
+    return [*HOMES, *(["game"] if game else []), *own, *policy, *deep, *slices]
 
 
 def draw(run: "Run", name: str = "overview") -> Path:
@@ -104,9 +110,15 @@ def _draw(run: "Run", name: str, view: Any = None, folder: Path | None = None) -
     from playground.report.style import make_folder, save
     from playground.report.view import View
 
-    module = import_module(f"playground.report.{HOMES.get(name, name)}")
-    figure: Callable[[View], Any] = module.figure
-    result = figure(view or View(run))
+    view = view or View(run)
+    if name.startswith(SLICE):
+        from playground.report import slices
+
+        result = slices.figure(view, name.removeprefix(SLICE))
+    else:
+        module = import_module(f"playground.report.{HOMES.get(name, name)}")
+        figure: Callable[[View], Any] = module.figure
+        result = figure(view)
     if result is None:
         return None
     folder = folder or run.path / "figures"

@@ -3,7 +3,8 @@
 Two classes in the plane: the probability of class 1 (mean over members), every member's
 decision boundary and the training points. Digits: the confusion matrix and the misread digits
 of greatest loss. Regression: the weights beside the true ones, and predictions; in one
-dimension every member's function over the target.
+dimension every member's function over the target. Sums of sequences: predictions and, where the
+flow probe measured it, how the gradient fades from the last step back to the first.
 """
 
 from typing import Any
@@ -40,13 +41,16 @@ from playground.report.view import Array, View
 MISREAD, BOUNDARIES = 16, 50
 """Digits shown, and members whose boundary is drawn, at most (ours)."""
 
+CHANCE = 1 / 6
+"""Mean squared error of saying 1, the mean sum of two uniform numbers: its variance."""
+
 ERRORS = LinearSegmentedColormap.from_list("errors", ["#FFFFFF", "#F4C7A1", "#C1440E"])
 
 
 def figure(view: View) -> Figure | None:
     """Draw the picture of what was recorded; None where there is no array of any kind."""
     for name, draw in (("confusion", _digits), ("boundary", _plane), ("weights", _regression),
-                       ("curve", _line)):  # fmt: skip
+                       ("curve", _line), ("predictions", _sums)):  # fmt: skip
         if view.arrays.get(name):
             return draw(view)
     return None
@@ -61,7 +65,7 @@ def last(view: View, name: str) -> Array | None:
 
 def _sheet(view: View, caption: str, **options: Any) -> Sheet:
     members = len(view.members)
-    words = [f"{caption} Curves: training dashed."]
+    words = [caption, "" if view.has("mse") else "Curves: training dashed."]
     words.append(f"{spread_text(members)}." if members > 1 else "")
     return Sheet.make(title(view), subtitle(view), " ".join(w for w in words if w), **options)
 
@@ -72,6 +76,7 @@ def _curves(sheet: Sheet, cells: list[Any], view: View) -> None:
     if not view.has("accuracy"):
         pairs = [("value", ""), ("distance", ""), ("test_loss", "train_loss")]
         pairs = pairs if view.has("value") else pairs[2:]
+        pairs = [("mse", "")] if view.has("mse") else pairs
     for row, (cell, (name, other)) in enumerate(zip(cells, pairs, strict=False)):
         series = [view.metric(name), *([view.metric(other)] if other else [])]
         ax = sheet.panel(cell, x="iteration" if row == len(cells) - 1 else "")
@@ -84,6 +89,8 @@ def _curves(sheet: Sheet, cells: list[Any], view: View) -> None:
         if other:
             curve(ax, series[1], COLORS[1], "training", log=log, style="--", width=1.3,
                   individual=False)  # fmt: skip
+        if name == "mse":
+            ax.axhline(CHANCE, color=MUTED, linewidth=1, zorder=1.5, label="saying 1: 1/6")
         legend(ax)
         marks(ax, view)
 
@@ -240,6 +247,38 @@ def functions(ax: Axes, view: View) -> None:
     ax.plot(*target[0], color=INK, linewidth=1.4, label="target", zorder=2)
     if points is not None:
         dots(ax, points[0].T, s=16, c=INK, linewidths=0, zorder=3.5, label="training set")
+    legend(ax)
+
+
+def _sums(view: View) -> Figure:
+    """Predicted sums, the gradient by time step, and curves."""
+    sheet = _sheet(view, "Predictions: test set, member 0. Gradient: |dL/dh| of the batch at each "
+                   "step, geometric mean over members; dashed: random weights of the same size.",
+                   width=13.5, body=4.4)  # fmt: skip
+    cells = sheet.grid(1, 3, wspace=0.26)
+    predictions(sheet.panel(cells[0, 0], "predictions", "true sum", "predicted"), view)
+    by_step(sheet.panel(cells[0, 1], "gradient by time step", "step"), view)
+    _curves(sheet, [cells[0, 2]], view)
+    return sheet.figure
+
+
+def by_step(ax: Axes, view: View) -> None:
+    """Norms of the slopes by memory, at the first and the last measurement."""
+    known = view.arrays.get("gradient_by_step-model")
+    if not known:
+        ax.text(0.5, 0.5, "probes.flow.every measures it", transform=ax.transAxes, ha="center",
+                color=MUTED)  # fmt: skip
+        return
+    for color, at in zip(COLORS, sorted({min(known), max(known)}), strict=False):
+        with np.errstate(divide="ignore"):
+            logs = np.log(known[at])  # a geometric mean, since scales differ
+        usable = np.isfinite(logs).all(axis=(1, 2))
+        if usable.any():
+            measured, theory = np.exp(logs[usable].mean(axis=0))
+            steps = np.arange(1, len(measured) + 1)
+            ax.plot(steps, measured, color=color, linewidth=1.6, label=f"iteration {at}", zorder=3)
+            ax.plot(steps, theory, color=color, linewidth=1.1, linestyle="--", zorder=2.5)
+    ax.set_yscale("log")
     legend(ax)
 
 

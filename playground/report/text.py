@@ -16,6 +16,7 @@ METRICS = {
     "episode_length": "episode length, steps",
     "accuracy": "test accuracy, fraction",
     "train_accuracy": "training accuracy, fraction",
+    "mse": "test error, mean square",
     "test_loss": "test loss",
     "train_loss": "training loss",
     "modes": "modes covered",

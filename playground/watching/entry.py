@@ -38,6 +38,7 @@ def watch(
     batch: Any = None,
     every: int = 8,
     passes_every: int = 64,
+    budget: float | None = None,
     metric: str = "loss",
     higher_is_better: bool = False,
     name: str = "watch",
@@ -56,6 +57,7 @@ def watch(
         batch: what the objective is measured on until ``watcher.batch`` gives another.
         every: one update in ``every`` is measured in full (8, as in a run).
         passes_every: iterations between passes without a cadence of their own (ours).
+        budget: share of wall time that passes may take, as .05: cadences stretch; null is none.
         metric: the logged value that figures show first.
         higher_is_better: the direction of that metric.
         name: of the run.
@@ -80,6 +82,10 @@ def watch(
     for key, value in (("every", every), ("passes_every", passes_every), ("megabytes", megabytes)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{key}={value}: must be an integer, at least 1")
+    if budget is not None and not 0 < budget <= 1:
+        raise ConfigError(f"budget={budget}: must be a share of wall time, above 0 and at most 1")
+    if budget is not None and objective is None:
+        raise ConfigError("budget: is of passes, which need objective=")
     kind, own = folder.chosen(probes, (Probe, Pass))
     mirrored, objects = named(sinks, Sink)
     watched = {n: Watched(n, m, o, megabytes << 20) for n, m, o in pairs(model, optimizer)}
@@ -101,7 +107,7 @@ def watch(
     if objective is not None:
         passes = [*passes_of(kind, len(watched)), *(p for p in own if isinstance(p, Pass))]
         shared = dict.fromkeys(watched, objective) if callable(objective) else objective
-        watcher.take_objectives(shared, passes)
+        watcher.take_objectives(shared, passes, budget)
         if batch is not None:
             watcher.batch(batch)
     where = None if run_dir is None else str(run_dir)

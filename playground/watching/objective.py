@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from playground.game import Batch, Gradient, Move, Objective, Params, Player, Terms
 from playground.gradients import Differentiator
 from playground.parameters import Parameters
+from playground.probes.allowance import Allowance
 from playground.probes.passes import Keep, Pass, Passing
 from playground.probes.probe import Sink
 from playground.schema import ConfigError
@@ -88,20 +89,30 @@ class Objectives:
 
     def due(self, iteration: int) -> list[Passing]:
         """Passes that are due in an iteration."""
-        return [
-            p for p in self.passing if (iteration - 1) % (p.probe.every or p.cadence) == 0
-        ]  # fmt: skip
+        for passing in self.passing:
+            passing.iteration = iteration
+        return [passing for passing in self.passing if passing.due()]
+
+    def allow(self, share: float) -> None:
+        """Let all passes together take a share of wall time."""
+        allowance = Allowance(share, [passing.probe.name for passing in self.passing])
+        for passing in self.passing:
+            passing.allowance = allowance
+
+    def spent(self) -> str:
+        """What an allowance made of the cadences, if anything."""
+        kept = [p.allowance for p in self.passing if p.allowance is not None]
+        return kept[0].summary() if kept else ""
 
     def has_batch(self, player: str) -> bool:
         """Whether a batch was given."""
         return player in self._batches
 
-    def look(self, passing: Passing, player: str, iteration: int) -> None:
+    def look(self, passing: Passing, player: str) -> None:
         """Show a pass the move that a player is about to make."""
         batch = {name: t.detach()[None] for name, t in tensors(self._batches[player])}
         for name, watched in self.watched.items():
             self.players[name].parameters.values.copy_(watched.flat(watched.parameters))
-        passing.iteration = iteration
         with torch.enable_grad():
             passing((Move(player, self.objectives[player], batch),))
 

@@ -81,14 +81,18 @@ class Watcher:
         self._began = self._flushed = time.monotonic()
         self._pid = os.getpid()
 
-    def take_objectives(self, functions: Mapping[str, Loss], passes: Sequence[Pass]) -> None:
-        """Have passes made of the players' objectives."""
+    def take_objectives(
+        self, functions: Mapping[str, Loss], passes: Sequence[Pass], budget: float | None = None
+    ) -> None:
+        """Have passes made of the players' objectives, for a share of wall time."""
         self._objectives = Objectives(
             self.watched, functions, passes, lambda name: self.updates[name], self._measured,
             lambda name, iteration, array: save_array(self._directory, name, iteration, array),
             lambda probe, iteration, text: self._event(iteration, f"probe/{probe}", text, ""),
             self.settings.passes_every, self.settings.seed,
         )  # fmt: skip
+        if budget is not None:
+            self._objectives.allow(budget)
 
     def open(self, directory: RunDirectory) -> None:
         """Begin: records into a locked directory, hooks onto the optimizers."""
@@ -176,6 +180,9 @@ class Watcher:
             return
         self._detach()
         try:
+            spent = self._objectives.spent() if self._objectives is not None else ""
+            if spent:
+                self._event(self.iteration, "probes", spent, "")
             self.flush()
             self._recorder.close()
             compact(self._directory)
@@ -244,7 +251,7 @@ class Watcher:
                 self._say(f"objective: {text}")
                 return
             try:
-                objectives.look(passing, name, self.iteration + 1)
+                objectives.look(passing, name)
             except Exception as error:
                 objectives.passing.remove(passing)
                 self._say(f"probe {probe} is left out: {type(error).__name__}: {error}")

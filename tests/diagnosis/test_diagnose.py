@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 import playground
 from playground.diagnosis import words
-from playground.diagnosis.report import KIND
+from playground.diagnosis.report import KIND, due
 from playground.report import overview
 from playground.report.view import View
 
@@ -72,3 +73,14 @@ def test_findings_are_marked_on_the_overview(tmp_path):
     assert label.get_position()[0] == finding.began
     assert any(line.get_xdata()[0] == finding.began for line in main.lines)
     assert any("step_too_long (1)" in text.get_text() for text in figure.texts)
+
+
+def test_a_run_of_any_length_is_looked_at_in_proportion():
+    """Every fourth evaluation of a usual run; of a long one few enough to read it 12 times."""
+    for every in (1, 7):
+        looks = [i for i in range(1, 60 * every + 1) if due(i, every)]
+        assert looks == list(range(4 * every, 61 * every, 4 * every))
+    for iterations in (10**4, 10**5):
+        looks = [i for i in range(1, iterations + 1) if due(i, 1)]
+        assert sum(looks) < 12 * iterations
+        assert max(b / a for a, b in pairwise(looks[8:])) < 1.13

@@ -125,26 +125,6 @@ def test_networks_of_their_own_are_chains_of_their_own():
         assert len([key for key in values if key[2] == quantity]) == 2 * players
 
 
-def test_theory_of_convolutions_away_from_borders():
-    """Fan-ins of kernels 4 with stride 2 against torch's own on a large image of noise."""
-    from playground.probes.flow_probe import FANS
-
-    for kind, layer in (
-        ("conv", nn.Conv2d(3, 5, 4, 2, 1, bias=False)),
-        ("deconv", nn.ConvTranspose2d(3, 5, 4, 2, 1, bias=False)),
-    ):
-        x = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-        x.requires_grad_()
-        z = layer(x)
-        inside = z.detach()[:, :, 2:-2, 2:-2].square().mean()
-        square = layer.weight.detach().square().mean()
-        assert inside.item() == pytest.approx((FANS[kind][0] * 3 * square).item(), rel=0.05)
-        delta = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
-        z.backward(delta)
-        inside = x.grad[:, :, 2:-2, 2:-2].square().mean()
-        assert inside.item() == pytest.approx((FANS[kind][1] * 5 * square).item(), rel=0.05)
-
-
 def test_a_broken_member_is_undefined_and_harms_nobody():
     made = loop(*MOONS, "problem.widths=[8,8]", "problem.activation=relu")
     clean = measured(made)[1].values

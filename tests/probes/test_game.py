@@ -208,6 +208,18 @@ def test_the_probe_on_a_quadratic_game():
     assert not {"vector_field"} & {*probe.measure(turn_of(made)).arrays}  # nobody left the window
 
 
+def test_a_player_alone_has_a_symmetric_jacobian_and_no_picture():
+    """Rosenbrock's Hessian at (-1, 1) is [[802, 400], [400, 200]]."""
+    made = loop("problem=landscape/rosenbrock", "problem.start=[-1.0,1.0]", "members=2")
+    probe = GameProbe(1, 300, 8, 20)
+    probe.begin((0, 1), torch.device("cpu"))
+    reading = probe.measure(turn_of(made))
+    radius = np.linalg.eigvalsh([[802.0, 400.0], [400.0, 200.0]])[-1]
+    assert reading.values["antisymmetric_share"].tolist() == [0, 0]
+    assert reading.values["spectral_radius"].tolist() == pytest.approx([radius] * 2)
+    assert "vector_field" not in reading.arrays
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # torch's own, in fwd
 @pytest.mark.parametrize("members", [1, 3])
 def test_a_network_game_without_its_jacobian_agrees_with_it(members):

@@ -5,8 +5,10 @@ import pytest
 import torch
 from harness import PROBED, loop, probed, quiet
 
+from playground.domains.supervised.recurrent import Elman
+from playground.domains.supervised.residual import Residual
 from playground.game import Move, Player
-from playground.nets import MLP, dcgan_discriminator, dcgan_generator
+from playground.nets import MLP, convolutional, dcgan_discriminator, dcgan_generator
 from playground.parameters import Layout, Parameters
 from playground.probes.clusters import statistics
 from playground.probes.contributions import attribute, by_products, by_taps, declared
@@ -72,7 +74,12 @@ def twice(network):
 
 DISCRIMINATOR = dcgan_discriminator(1, 8, 3, "tanh", "torch")
 GENERATOR = dcgan_generator(5, 1, 8, 2, "tanh", "torch")
-INPUTS = {DISCRIMINATOR: 64, GENERATOR: 5}
+CLASSIFIER = convolutional((1, 8), 2, (3,), "tanh", "torch")
+BLOCKS = Residual(5, 6, 2, 3, "tanh", "torch")
+FACTORS = Residual(5, 6, 2, 3, "tanh", "torch", "rezero")
+MEMORY, LONG = Elman(2, 4, 1), Elman(2, 30, 1)
+INPUTS = {DISCRIMINATOR: 64, GENERATOR: 5, CLASSIFIER: 64, BLOCKS: 5, FACTORS: 5, MEMORY: 14,
+          LONG: 6}  # fmt: skip
 
 CASES = {
     "small": (plain, MLP((5, 3, 2))),
@@ -84,6 +91,11 @@ CASES = {
     "twice": (twice, MLP((5, 40, 20, 1))),
     "discriminator": (plain, DISCRIMINATOR),
     "generator": (plain, GENERATOR),
+    "classifier": (plain, CLASSIFIER),
+    "blocks": (plain, BLOCKS),
+    "factors": (plain, FACTORS),
+    "memory": (plain, MEMORY),
+    "memory of many units": (plain, LONG),
 }
 
 

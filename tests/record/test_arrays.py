@@ -1,4 +1,6 @@
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,3 +79,30 @@ def test_drop_after(
     assert list(list_arrays(directory).get("a", ())) == arrays
     left = sorted(p.stem for p in (directory.path / "snapshots").iterdir())
     assert left == snapshots
+
+
+def test_the_bytes_are_counted_again_where_somebody_else_removed_files(
+    directory: RunDirectory,
+) -> None:
+    array = np.zeros(100, np.uint8)  # 228 bytes with the header
+    for iteration in (1, 2):
+        assert save_array(directory, "a", iteration, array, cap_bytes=500)
+    time.sleep(0.02)  # a change of the folder has a time of its own
+    (directory.path / "arrays" / "a-000000001.npy").unlink()
+    assert save_array(directory, "b", 3, array, cap_bytes=500)
+    with pytest.warns(UserWarning, match="more are dropped"):
+        assert not save_array(directory, "b", 4, array, cap_bytes=500)
+    drop_after(directory, 2)
+    assert save_array(directory, "b", 3, array, cap_bytes=500)
+
+
+def test_counting_does_not_look_at_every_file_again(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for iteration in range(30):
+        save_array(directory, "a", iteration, np.zeros(8))
+    looked: list[Path] = []
+    real = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **o: looked.append(path) or real(path, **o))
+    save_array(directory, "a", 30, np.zeros(8))
+    assert len(looked) < 10

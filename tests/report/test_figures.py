@@ -63,6 +63,11 @@ CURVE = {
     "curve_target": {30: RNG.normal(size=(1, 2, 20))},
     "curve_points": {30: RNG.normal(size=(1, 2, 5))},
 }
+SUMS = {
+    "predictions": {30: RNG.uniform(0, 2, size=(2, 40))},
+    "observations": {30: RNG.uniform(0, 2, size=(1, 40))},
+    "gradient_by_step-model": {k: RNG.uniform(1e-9, 1, size=(2, 2, 12)) for k in (1, 30)},
+}
 RL = {"returns": {30: RNG.uniform(0, 500, size=(2, 10))}, "threshold": {30: np.array([475.0])}}
 
 
@@ -84,6 +89,7 @@ CASES = {
     "regression": ("supervised/linear_regression", {"model": ["0.weight"]},
                    ("value", "distance", "test_loss", "train_loss"), REGRESSION),
     "curve": ("supervised/chebyshev", {"model": ["0.weight"]}, ("test_loss", "train_loss"), CURVE),
+    "sums": ("supervised/adding", {"model": ["head.weight"]}, ("mse", "test_loss"), SUMS),
     "rl": ("rl/cartpole", {"agent": ["policy.0.weight"]},
            ("return", "return/stochastic", "train/return", "entropy"), RL),
 }  # fmt: skip

@@ -55,6 +55,8 @@ def test_learning_rates_along_the_member_axis(tmp_path, without_figures):
         ("supervised", ["problem=supervised/two_moons", "budget.iterations=20", "members=2"]),
         ("supervised", ["problem=supervised/linear_regression", "budget.iterations=20"]),
         ("supervised", ["problem=supervised/chebyshev", "budget.iterations=20", "members=2"]),
+        ("supervised", ["problem=supervised/adding", "budget.iterations=20", "members=2"]),
+        ("supervised", ["problem=supervised/digits_cnn", "budget.iterations=20"]),
         ("gan", ["problem=gan/ring", "budget.iterations=20", "members=2"]),
         ("gan", ["problem=gan/dirac", "budget.iterations=50"]),
         ("rl", ["problem=rl/cartpole", "budget.env_steps=1000",

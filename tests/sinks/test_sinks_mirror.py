@@ -111,6 +111,7 @@ def test_a_sink_that_never_comes_back(tmp_path):
     assert_same(final(small(tmp_path / "plain")), final(run))
 
 
+@pytest.mark.slow
 def test_a_sink_that_is_too_slow_loses_rows_and_says_so(tmp_path, monkeypatch):
     release = threading.Event()
 

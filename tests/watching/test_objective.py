@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 
 import playground
 from playground.probes.passes import Reading
+from playground.schema import ConfigError
 
 from .loops import Hand, check, data, net, rows, same
 
@@ -191,6 +192,38 @@ def test_dropout_batch_norm_and_random_numbers_are_left_alone(tmp_path):
         assert torch.equal(loop(model, optimizer, watcher), last)
     same(alone[0], model)
     assert {k[0] for k in measured(tmp_path / "run")} == set(range(1, 7))
+
+
+def test_a_budget_stretches_the_cadence_and_an_event_says_so(tmp_path, monkeypatch):
+    """A measurement that takes a day leaves no time for another."""
+
+    def spend(self, name, seconds):
+        self.spent[name] += 86400.0
+        self._last[name] = 86400.0
+
+    monkeypatch.setattr("playground.probes.allowance.Allowance.spend", spend)
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def loss(model, batch):
+        fit = nn.functional.cross_entropy(model(batch[0]), batch[1])
+        return {"fit": fit, "decay": model[0].weight.square().sum()}
+
+    with playground.watch(
+        model, optimizer, run_dir=tmp_path / "run", objective=loss, passes_every=1, budget=0.05
+    ) as watcher:
+        for _, batch in zip(range(6), data(), strict=False):
+            optimizer.zero_grad()
+            sum(loss(model, batch).values()).backward()
+            watcher.batch(batch)
+            optimizer.step()
+    run = playground.load(tmp_path / "run")
+    assert {k[0] for k in measured(tmp_path / "run")} == {1}
+    (said,) = [e["message"] for e in run.events.to_pylist() if e["kind"] == "probes"]
+    assert "1 of 6 times" in said
+    for wrong, objective in ((0, loss), (2, loss), (0.5, None)):
+        with pytest.raises(ConfigError, match="budget"):
+            playground.watch(model, optimizer, objective=objective, budget=wrong)
 
 
 def test_terms_against_gradients_by_hand(tmp_path):

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from playground.nets import MLP, initial_weight
+from playground.initialisations import initial_weight
+from playground.nets import MLP
 from playground.randomness import stream_seed
 from playground.taps import linear
 

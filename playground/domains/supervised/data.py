@@ -6,6 +6,12 @@
                        (Alpaydin & Kaynak 1998, UCI; shipped with scikit-learn)
     chebyshev          y = T_k(x), x evenly spaced on [-1, 1]; nothing is random
                        (the task of github.com/rfangit/edge-of-stability-browser)
+    adding             y = sum of the two marked among T values, uniform on [0, 1], one marked in
+                       either half (Hochreiter & Schmidhuber 1997, task 4, as Le et al. 2015 and
+                       Arjovsky et al. 2016 have it)                        synthetic
+
+Whoever says 1 to ``adding`` errs by 1/6 in mean square, the variance of the sum of two uniform
+numbers (Arjovsky et al. say .167; the .1767 of Le et al. is not that variance).
 
 Shape legend: M members, N training samples, T test samples, D inputs, B samples of a batch.
 """
@@ -47,6 +53,8 @@ def load(config: SupervisedConfig) -> Data:
     sizes = (config.samples or 0, config.test_samples or 0)
     if config.data == "chebyshev":
         return chebyshev(sizes, config.degree or 1)
+    if config.data == "adding":
+        return adding(sizes, config.length or 2, seed)
     if config.data == "two_moons":
         return two_moons(sizes, config.noise or 0.0, seed)
     spectrum = variances(config.dimension or 1, config.condition or 1.0)
@@ -117,6 +125,26 @@ def chebyshev(sizes: tuple[int, int], degree: int) -> Data:
     for size in sizes:
         x = np.linspace(-1, 1, size)
         parts.append((x[:, None], np.cos(degree * np.arccos(x))))
+    return Data(parts[0], parts[1])
+
+
+def adding(sizes: tuple[int, int], length: int, seed: int) -> Data:
+    """Sequences as rows: value and marker of step 1, of step 2, and so on, [N, 2 T].
+
+    Args:
+        sizes: (N, T) of the sets.
+        length: T, steps of a sequence.
+        seed: of the data.
+    """
+    source = generators([seed], "supervised/adding")[0]
+    parts = []
+    for size in sizes:
+        rows = np.zeros((size, length, 2))
+        rows[..., 0] = source.random((size, length))
+        half, each = length // 2, np.arange(size)
+        for low, high in ((0, half), (half, length)):
+            rows[each, source.integers(low, high, size), 1] = 1
+        parts.append((rows.reshape(size, -1), (rows[..., 0] * rows[..., 1]).sum(axis=1)))
     return Data(parts[0], parts[1])
 
 

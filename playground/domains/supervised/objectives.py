@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from playground.domains.supervised.networks import Network
 from playground.game import Batch, Objective, Params, Terms
-from playground.nets import MLP
 
 
-def classify(net: MLP) -> Objective:
+def classify(net: Network) -> Objective:
     """Cross-entropy of a classifier; diagnostic ``train/accuracy`` of the batch.
 
     The batch holds ``input`` [B, D] and ``target`` [B] (classes, int64).
@@ -34,7 +34,7 @@ def classify(net: MLP) -> Objective:
     return objective
 
 
-def regress(net: MLP) -> Objective:
+def regress(net: Network) -> Objective:
     """Half the squared error of a network with one output.
 
     The batch holds ``input`` [B, D] and ``target`` [B].

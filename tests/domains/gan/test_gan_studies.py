@@ -36,7 +36,7 @@ def test_cells_of_a_data_set_have_one_budget_and_say_what_they_are():
         assert config.problem.pack == (4 if penalty == "pack 4" else 1)
         assert (config.player_optimizer("discriminator").project is None) == (penalty != "clip")
         budgets.setdefault(data, set()).add(config.budget.gradient_evaluations)
-    assert budgets == {"ring": {4000}, "grid": {6000}}
+    assert budgets == {"ring": {4000}, "grid": {12000}}
     assert collapse.overrides("hinge, r1") == collapse.overrides("hinge, r1, alternating, direct")
 
 

@@ -6,6 +6,7 @@ from sklearn.model_selection import train_test_split
 
 from playground.domains.supervised.data import (
     Sampler,
+    adding,
     chebyshev,
     digits,
     linear_regression,
@@ -57,6 +58,25 @@ def test_chebyshev_is_numpys_polynomial(degree):
         assert np.ptp(np.diff(x[:, 0])) < 1e-15 * size
         expected = np.polynomial.chebyshev.chebval(x[:, 0], [0] * degree + [1])
         assert y == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("length", [2, 9, 10])
+def test_sums_of_one_marked_number_in_either_half(length):
+    data = adding((5000, 7), length, seed=1)
+    rows, targets = data.train[0].reshape(5000, length, 2), data.train[1]
+    values, marks = rows[..., 0], rows[..., 1]
+    assert {*np.unique(marks)} <= {0.0, 1.0}
+    half = length // 2
+    assert (marks[:, :half].sum(axis=1) == 1).all()
+    assert (marks[:, half:].sum(axis=1) == 1).all()
+    assert targets == pytest.approx([v[m == 1].sum() for v, m in zip(values, marks, strict=True)])
+    for part in (marks[:, :half], marks[:, half:]):  # every place as likely
+        expected = 5000 / part.shape[1]
+        assert (np.abs(part.sum(axis=0) - expected) < 4.5 * np.sqrt(expected)).all()
+    assert (values.min(), values.max()) == pytest.approx((0, 1), abs=1e-3)
+    errors = (targets - 1) ** 2  # whoever says 1
+    assert abs(errors.mean() - 1 / 6) < 4.5 * errors.std() / np.sqrt(5000)
+    assert data.test[0].shape == (7, 2 * length)
 
 
 def test_noise_of_moons():
