@@ -89,7 +89,8 @@ def single(overrides: list[str]) -> int:
     check(overrides)  # a wrong command must not wait for torch
     from playground.record.directory import RecordError
     from playground.run import run
-    from playground.session import Interrupted, RunFailed
+    from playground.session import RunFailed
+    from playground.signals import Interrupted
 
     try:
         run(overrides)

@@ -27,7 +27,8 @@ from playground.record.reader import Run
 from playground.resume import check_layout
 from playground.run import check_device, drive
 from playground.schema import ConfigError
-from playground.session import Interrupted, RunFailed, Session
+from playground.session import RunFailed, Session
+from playground.signals import Interrupted
 from playground.start import place
 
 Content = dict[str, Any]

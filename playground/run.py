@@ -30,7 +30,8 @@ from playground.record.reader import Run, load
 from playground.record.writer import Recorder, compact
 from playground.resume import check, check_layout, split
 from playground.schema import ConfigError
-from playground.session import Interrupted, RunFailed, Session
+from playground.session import RunFailed, Session
+from playground.signals import Interrupted
 from playground.sinks.sink import Sink
 from playground.sinks.tracks import opening
 from playground.start import begin

@@ -5,11 +5,8 @@ happen and what is kept. Everything that a later session needs is in the checkpo
 """
 
 import math
-import signal
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +27,7 @@ from playground.record.arrays import save_array
 from playground.record.checkpoint import save_checkpoint, save_snapshot
 from playground.record.directory import RunDirectory
 from playground.record.writer import Recorder
+from playground.signals import Interrupted, Signals
 from playground.sinks.mirror import Mirrors
 
 EVALUATIONS, CHECKPOINTS = 20, 10
@@ -44,16 +42,6 @@ ARROWS = 64
 
 class RunFailed(Exception):
     """The run cannot go on; what it had is kept."""
-
-
-class Interrupted(Exception):
-    """A signal ended the run, after a checkpoint where ``saved``."""
-
-    saved = True
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 class Session:
@@ -99,7 +87,6 @@ class Session:
         self._flushed = self._began
         self._start_used = 0
         self._reported: set[int] = set()
-        self._signal: int | None = None
         self._array_warned = False
         self.live = config.probes.name in ("standard", "full")
 
@@ -138,15 +125,15 @@ class Session:
             Interrupted: after SIGINT or SIGTERM, with everything saved.
         """
         self._start_used = self.used()
-        with self._signals():
+        with Signals() as signals:
             if self.iteration == 0:
                 self._evaluate()
                 self._snapshot()
             while not self.over():
                 self.iterate()
-                if self._signal is not None and not self.over():
+                if signals.number is not None and not self.over():
                     self.save()
-                    raise Interrupted(self._signal)
+                    raise Interrupted(signals.number)
             self._arrows()
             self._account()
             self.save()
@@ -391,23 +378,3 @@ class Session:
             f"{self.key} {used:,}/{self.amount:,}",
             f"{rate:,.0f}/s  {self.status()}",
         )
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Finish the iteration at the first SIGINT or SIGTERM, exit at the second."""
-
-        def handle(number: int, _frame: FrameType | None) -> None:
-            if self._signal is not None:
-                raise SystemExit(128 + number)
-            self._signal = number
-
-        try:
-            before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: signals are somebody else's
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

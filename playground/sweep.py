@@ -116,7 +116,8 @@ def run_job(config: DictConfig, root: Path) -> None:
     from playground.progress import Reporter
     from playground.record.directory import RecordError, RunDirectory
     from playground.run import execute, resume
-    from playground.session import Interrupted, RunFailed
+    from playground.session import RunFailed
+    from playground.signals import Interrupted
 
     number = str(HydraConfig.get().job.num)
     path, note, reporter = root / number, root / f"{number}.error", Reporter()

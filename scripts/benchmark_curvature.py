@@ -86,6 +86,8 @@ def compare(pairs: int) -> None:
     """Four points, two rules, sides in turn."""
     import torch
 
+    if importlib.util.find_spec("curvlinops") is None:
+        sys.exit("benchmark: curvature needs curvlinops: EXTRAS=dev,oracles scripts/setup")
     torch.set_num_threads(1)
     for batch, turns in (("64", pairs), ("full", max(3, pairs // 2))):
         for updates in (0, 300):

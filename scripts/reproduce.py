@@ -33,7 +33,8 @@ def main() -> int:
 def run(given: argparse.Namespace) -> int:
     """Run the study; a run that stops is one line."""
     from playground.record.directory import RecordError
-    from playground.session import Interrupted, RunFailed
+    from playground.session import RunFailed
+    from playground.signals import Interrupted
     from playground.study import reproduce
 
     try:

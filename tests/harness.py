@@ -30,7 +30,8 @@ from playground.probes.norms import Norms
 from playground.randomness import Streams
 from playground.record.checkpoint import load_checkpoint
 from playground.record.reader import Run
-from playground.session import Interrupted, Session
+from playground.session import Session
+from playground.signals import Interrupted
 
 SMALL_GAN = [
     "problem.generator_widths=[8]", "problem.discriminator_widths=[8]", "problem.batch_size=16",

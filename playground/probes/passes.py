@@ -176,6 +176,9 @@ class Passing:
         """Keep what a measurement returns; of an update where it is not the coming one."""
         begun = time.perf_counter()
         reading = measure()
+        device = next(iter(self.players.values())).parameters.values.device
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)  # else the cost is that of the launch
         seconds = time.perf_counter() - begun
         if self.allowance is not None:
             self.allowance.spend(self.probe.name, seconds)
