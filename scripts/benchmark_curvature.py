@@ -6,7 +6,9 @@ rules for stopping: residuals at most 1e-2 of the largest |lambda| (eigsh's own 
 each eigenvalue, so that it is given the tolerance that amounts to this), and 1e-2 of each.
 """
 
+import importlib.util
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
