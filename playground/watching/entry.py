@@ -79,24 +79,15 @@ def watch(
         ...         watcher.log(loss=loss)
         >>> playground.load(watcher.path).figure("overview")
     """
-    for key, value in (("every", every), ("passes_every", passes_every), ("megabytes", megabytes)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{key}={value}: must be an integer, at least 1")
-    if budget is not None and not 0 < budget <= 1:
-        raise ConfigError(f"budget={budget}: must be a share of wall time, above 0 and at most 1")
-    if budget is not None and objective is None:
-        raise ConfigError("budget: is of passes, which need objective=")
+    check_numbers({"every": every, "passes_every": passes_every, "megabytes": megabytes}, budget)
     kind, own = folder.chosen(probes, (Probe, Pass))
     mirrored, objects = named(sinks, Sink)
     watched = {n: Watched(n, m, o, megabytes << 20) for n, m, o in pairs(model, optimizer)}
-    taken: dict[int, str] = {}
-    for player, seen in watched.items():
-        other = taken.setdefault(id(seen.optimizer), player)
-        if other != player:
-            raise ConfigError(f"players {other} and {player} have the same optimizer: give them as "
-                              "one player, whose tensors are told apart by name")  # fmt: skip
+    check_optimizers(watched)
     if objective is None and any(isinstance(probe, Pass) for probe in own):
         raise ConfigError("probes: a Pass needs objective=, a function of models and a batch")
+    if objective is None and budget is not None:
+        raise ConfigError("budget: is of passes, which need objective=")
     settings = Settings(
         kind, every, passes_every, metric, higher_is_better=higher_is_better, seed=seed,
         megabytes=megabytes,
@@ -115,6 +106,33 @@ def watch(
     if mirrored.chosen or objects:
         watcher.mirror([*mirrored.build(), *objects], mirrored)
     return watcher
+
+
+def check_numbers(counts: Mapping[str, int], budget: float | None) -> None:
+    """Refuse counts below 1 and a budget that is no share.
+
+    Raises:
+        ConfigError: naming the argument.
+    """
+    for key, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{key}={value}: must be an integer, at least 1")
+    if budget is not None and not 0 < budget <= 1:
+        raise ConfigError(f"budget={budget}: must be a share of wall time, above 0 and at most 1")
+
+
+def check_optimizers(watched: Mapping[str, Watched]) -> None:
+    """Refuse two players with one optimizer.
+
+    Raises:
+        ConfigError: naming both.
+    """
+    taken: dict[int, str] = {}
+    for player, seen in watched.items():
+        other = taken.setdefault(id(seen.optimizer), player)
+        if other != player:
+            raise ConfigError(f"players {other} and {player} have the same optimizer: give them as "
+                              "one player, whose tensors are told apart by name")  # fmt: skip
 
 
 def pairs(
