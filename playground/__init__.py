@@ -8,9 +8,14 @@ They train policy-gradient agents, GANs, supervised networks and analytic landsc
     playground.load("runs/...")   # the same object, later or live
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# Before Arrow is imported: its own pool keeps, for every thread, what the largest reading of the
+# records took, so that a run grows with its records; the system's gives it back.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 if TYPE_CHECKING:
     from playground.diagnosis import diagnose
