@@ -64,6 +64,12 @@ TINY: dict[str, list[str]] = {
 }  # fmt: skip
 """A small configuration of every domain; together they use every kind of state."""
 
+SPREAD = [
+    pytest.param(name, marks=() if name in ("supervised", "gan", "ppo") else pytest.mark.slow)
+    for name in TINY
+]
+"""All of ``TINY``, one a kind without ``slow``: for what ``test_invariants`` holds of all too."""
+
 
 def quiet(overrides: Sequence[str], path: Path, problem: Problem | None = None) -> Run:
     """A run into ``path`` without a word."""

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import torch
-from harness import TINY, assert_same, assert_same_records, chance, final, load, quiet
+from harness import SPREAD, TINY, assert_same, assert_same_records, chance, final, load, quiet
 
 import playground
 from playground.forking import adopted
@@ -132,7 +132,7 @@ def test_direction_is_left_out_where_its_past_is_missing(tmp_path):
     assert whole == pytest.approx((after - values[0]).norm(dim=1).tolist(), rel=1e-6)
 
 
-@pytest.mark.parametrize("domain", TINY)
+@pytest.mark.parametrize("domain", SPREAD)
 def test_a_fork_without_a_difference_is_the_original(domain, tmp_path):
     """Records, checkpoint and snapshots: the oracle is the run that nobody forked."""
     original = quiet([*TINY[domain], *BUDGET], tmp_path / "run")
@@ -145,7 +145,7 @@ def test_a_fork_without_a_difference_is_the_original(domain, tmp_path):
     assert run.snapshots == original.snapshots
 
 
-@pytest.mark.parametrize("domain", TINY)
+@pytest.mark.parametrize("domain", SPREAD)
 def test_a_fork_differs_from_the_update_on(domain, tmp_path):
     original = quiet([*TINY[domain], *BUDGET], tmp_path / "run")
     before = tree(tmp_path / "run")

@@ -187,6 +187,7 @@ def assert_whole(run, checkpoint):
     assert len(set(everything)) == len(everything)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_kill_at_random_moments(tmp_path):
     path, start = kill_and_resume(tmp_path, seed=0, kills=3)

@@ -13,7 +13,7 @@ def analysis():
     return study.load_analysis(study.find("gradients_across_domains"))
 
 
-@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_every_run_is_a_valid_command(analysis, quick):
     domains = {name: compose(own).problem.name for name, own in analysis.runs(quick).items()}
     assert [name.split("/")[0] for name in domains.values()] == [

@@ -159,7 +159,7 @@ def cut_off(view: View) -> Iterable[Finding]:
 
 
 def _never(view: View, player: str, tensor: str, which: Array, evidence: str) -> Iterable[Finding]:
-    if player in (view.config.get("frozen") or ()):
+    if not which.any() or player in (view.config.get("frozen") or ()):
         return
     for member in np.flatnonzero(which):
         yield Finding(

@@ -25,8 +25,9 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "diagnose.py"
     # simultaneous descent on x y moves outwards by sqrt(1 + lr^2) a step
     (["problem=landscape/bilinear"], "rotation"),
     (["problem=landscape/quadratic"], None),
-    (["problem=landscape/rosenbrock", "optimizer=adam"], None),
-    (["problem=landscape/bilinear", "stepper=extragradient"], None),
+    pytest.param(["problem=landscape/rosenbrock", "optimizer=adam"], None, marks=pytest.mark.slow),
+    pytest.param(["problem=landscape/bilinear", "stepper=extragradient"], None,
+                 marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_what_is_named_first(tmp_path, overrides, rule):
     run = playground.run([*overrides, f"run_dir={tmp_path / 'run'}"], quiet=True)

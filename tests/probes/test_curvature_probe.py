@@ -5,6 +5,7 @@ import pytest
 import torch
 from harness import (
     SMALL_GAN,
+    SPREAD,
     TINY,
     assert_same,
     assert_same_records,
@@ -172,7 +173,7 @@ def test_lines_only_where_the_optimizer_alone_moves_the_player(tmp_path):
         assert rows["x", "lambda_max"] == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize("domain", TINY)
+@pytest.mark.parametrize("domain", SPREAD)
 def test_every_domain_trains_the_same_and_resumes_bit_for_bit(domain, tmp_path):
     base = [*TINY[domain], "budget.iterations=6", "members=2", "checkpoint.every=3"]
     extra = ["probes.curvature.every=2", "probes.curvature.dense=0", "probes.curvature.density=1",

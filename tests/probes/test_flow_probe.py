@@ -5,6 +5,7 @@ import pytest
 import torch
 from harness import (
     SMALL_GAN,
+    SPREAD,
     TINY,
     assert_same,
     assert_same_records,
@@ -137,7 +138,7 @@ def test_a_broken_member_is_undefined_and_harms_nobody():
         assert torch.isnan(value[1]), key
 
 
-@pytest.mark.parametrize("domain", TINY)
+@pytest.mark.parametrize("domain", SPREAD)
 def test_every_domain_trains_the_same_and_resumes_bit_for_bit(domain, tmp_path):
     base = [*TINY[domain], "budget.iterations=6", "members=2", "checkpoint.every=3"]
     extra = ["probes.flow.every=2"]

@@ -12,12 +12,13 @@ def analysis(request):
     return study.load_analysis(study.find(request.param))
 
 
-@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("quick", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_every_run_is_a_valid_command(analysis, quick):
     for overrides in analysis.runs(quick).values():
         compose(overrides)
 
 
+@pytest.mark.slow
 def test_cells_of_a_data_set_have_one_budget_and_say_what_they_are():
     collapse = study.load_analysis(study.find("mode_collapse"))
     budgets = {}

@@ -13,7 +13,14 @@ from playground.videos import thin
 pytest.importorskip("pygame")
 
 
-@pytest.fixture(scope="module", params=["cartpole", "pendulum", "cartpole_no_velocity"])
+FILMED = [
+    "cartpole",
+    pytest.param("pendulum", marks=pytest.mark.slow),
+    pytest.param("cartpole_no_velocity", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=FILMED)
 def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("film") / request.param
     size = ["problem.normalize_observations=true"] if request.param == "pendulum" else []

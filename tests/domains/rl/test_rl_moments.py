@@ -123,7 +123,7 @@ def reinforce_estimates(made, iterations):
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("weighted", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_reinforce_is_unbiased_and_a_better_baseline_has_less_variance(prepared, weighted):
     """100,000 episodes for each baseline."""
     flag = f"algorithm.discount_weight={str(weighted).lower()}"

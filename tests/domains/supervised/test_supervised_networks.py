@@ -141,6 +141,7 @@ def test_depth_counts_layers_with_weights():
     assert len([name for name in names if name.endswith("weight")]) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["deep", "residual"])
 @pytest.mark.parametrize(
     ("activation", "kind"),

@@ -18,6 +18,7 @@ SMALL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_probe_measures_and_noise_is_exact(name, tmp_path):
     own = [f"problem=supervised/{name.split()[0]}", *SMALL[name], "problem.batch_size=16"]
