@@ -6,9 +6,10 @@ find them as ``/schema/<name>@_here_``.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from copy import deepcopy
+from functools import cache, lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -103,11 +104,36 @@ def composer() -> Iterator[Any]:
 
 
 def raw(overrides: Sequence[str]) -> DictConfig:
-    """Compose YAML and overrides, unresolved and unchecked."""
+    """Compose YAML and overrides, unresolved and unchecked.
+
+    What the chosen options give is composed once a process and copied; what sets a value is then
+    applied by Hydra itself, as in a composition of both.
+    """
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    root, optimizers, problems = conf_dir(), outside.optimizers(), outside.problems()
+    folders = {f"problem/{name}".rpartition("/")[0] for name in problems}
+    choices: list[str] = []
+    values: list[str] = []
+    for item in hydra_overrides(overrides):
+        group = item.partition("=")[0].lstrip("+").partition("@")[0]
+        chosen = group in folders or (root / group).is_dir()
+        (choices if chosen else values).append(item)
+    others = (*optimizers.items(), *problems.items())
+    config = deepcopy(_of_options(tuple(choices), root, others))
+    parsed = OverridesParser.create().parse_overrides(values)
+    ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
+    return config
+
+
+@lru_cache(maxsize=64)
+def _of_options(choices: tuple[str, ...], root: Path, others: Hashable) -> DictConfig:
+    """Composed from chosen options alone; ``root`` and ``others`` say which there are."""
     from hydra import compose as hydra_compose
 
     with composer():
-        return hydra_compose("config", overrides=hydra_overrides(overrides))
+        return hydra_compose("config", overrides=list(choices))
 
 
 def composed(overrides: Sequence[str]) -> dict[str, Any]:
