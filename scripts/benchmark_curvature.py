@@ -3,7 +3,8 @@
 Ours is one Lanczos run, the gradient's graph included, from a random start and from the vectors of
 ten updates earlier; theirs is two calls, as eigsh has no mode for both ends that serves here. Two
 rules for stopping: residuals at most 1e-2 of the largest |lambda| (eigsh's own rule is relative to
-each eigenvalue, so that it is given the tolerance that amounts to this), and 1e-2 of each.
+each eigenvalue, so that it is given the tolerance that amounts to this), and 1e-2 of each. Every
+turn has random starts of its own.
 """
 
 import importlib.util
@@ -37,19 +38,25 @@ def point(batch: str, updates: int) -> tuple[Any, Any, Any]:
     return engine, next(parts.problem.iteration(0.0))[0], before
 
 
-def ours(engine: Any, move: Any, at: Any, start: Any, relative: str, products: int) -> Any:
-    """One run, from nothing but the parameters and the batch."""
-    from playground.probes.curvature import extremes, linearise
+def ours(
+    engine: Any, move: Any, at: Any, last: Any, relative: str, products: int, seed: int
+) -> Any:
+    """One run, from nothing but the parameters, the batch and perhaps earlier vectors."""
+    import torch
+
+    from playground.probes.curvature import extremes, linearise, warm
 
     def gradient(leaf: Any) -> Any:
         return engine.differentiate(move, {"model": leaf}, create_graph=True).value
 
+    start = torch.randn(at.shape, generator=torch.Generator().manual_seed(seed))
+    start = start if last is None else warm(last, start)
     _, product = linearise(gradient, at)
     return extremes(product, start, products, TOLERANCE, relative=relative)
 
 
 def theirs(engine: Any, move: Any) -> tuple[Callable[..., Any], list[int]]:
-    """``solve(tolerances of LA and SA) -> (low, high)`` and a counter of its products."""
+    """``solve(tolerances of LA and SA, seed) -> (low, high)`` and a counter of its products."""
     import numpy as np
     from curvlinops import HessianLinearOperator
     from scipy.sparse.linalg import LinearOperator, eigsh
@@ -61,7 +68,7 @@ def theirs(engine: Any, move: Any) -> tuple[Callable[..., Any], list[int]]:
     data = [(move.batch["input"][0], move.batch["target"][0])]
     count = [0]
 
-    def solve(high: float, low: float) -> Any:
+    def solve(high: float, low: float, seed: int = 0) -> Any:
         whole = HessianLinearOperator(
             module,
             nn.CrossEntropyLoss(),
@@ -75,7 +82,7 @@ def theirs(engine: Any, move: Any) -> tuple[Callable[..., Any], list[int]]:
             return whole @ vector
 
         counted = LinearOperator(whole.shape, matvec=product, dtype=whole.dtype)
-        start = np.random.default_rng(0).normal(size=whole.shape[0]).astype(whole.dtype)
+        start = np.random.default_rng(seed).normal(size=whole.shape[0]).astype(whole.dtype)
         return [
             eigsh(counted, k=1, which=which, tol=tolerance, v0=start, return_eigenvectors=False)[0]
             for which, tolerance in (("SA", low), ("LA", high))
@@ -91,24 +98,18 @@ def compare(pairs: int) -> None:
     if importlib.util.find_spec("curvlinops") is None:
         sys.exit("benchmark: curvature needs curvlinops: EXTRAS=dev,oracles scripts/setup")
     torch.set_num_threads(1)
-    for batch, turns in (("64", pairs), ("full", max(3, pairs // 2))):
+    for batch, turns in (("64", pairs), ("full", pairs)):
         for updates in (0, 300):
             at_point(batch, updates, turns)
 
 
 def at_point(batch: str, updates: int, pairs: int) -> None:
     """Both rules, at one point."""
-    import torch
-
-    from playground.probes.curvature import warm
-
     engine, move, before = point(batch, updates)
     at = engine.players["model"].parameters.values
-    draw = torch.Generator().manual_seed(0)
-    starts = {"random start": torch.randn(at.shape, generator=draw)}
+    starts = {"random start": None}
     if updates:
-        last = ours(engine, move, before, starts["random start"], "largest", 15).vectors
-        starts["warm start"] = warm(last, torch.randn(at.shape, generator=draw))
+        starts["warm start"] = ours(engine, move, before, None, "largest", 15, 0).vectors
     solve, count = theirs(engine, move)
     exact = solve(0, 0)
     print(f"\ndigits MLP, {at.shape[1]:,} parameters, batch {batch}, {updates} updates:"
@@ -116,8 +117,8 @@ def at_point(batch: str, updates: int, pairs: int) -> None:
     for relative, most in (("largest", 15), ("each", 200)):
         low = TOLERANCE * (exact[1] / abs(exact[0]) if relative == "largest" else 1)
         sides = {
-            f"ours, {name}": partial(ours, engine, move, at, start, relative, most)
-            for name, start in starts.items()
+            f"ours, {name}": partial(ours, engine, move, at, last, relative, most)
+            for name, last in starts.items()
         }
         race(pairs, relative, solve, count, low, sides)
 
@@ -128,29 +129,33 @@ def race(
     solve: Callable[..., Any],
     count: list[int],
     low: float,
-    sides: dict[str, Callable[[], Any]],
+    sides: dict[str, Callable[[int], Any]],
 ) -> None:
-    """Times in turn; a line a side: products, residuals, milliseconds, ratio with quartiles."""
+    """Times in turn; a line a side: milliseconds, ratio with quartiles, products, the last ends."""
     times: dict[str, list[float]] = {name: [] for name in ("curvlinops + eigsh", *sides)}
     notes: dict[str, str] = {}
-    for _ in range(pairs + 1):
+    counts: dict[str, list[int]] = {name: [] for name in times}
+    for turn in range(pairs + 1):
         count[0], began = 0, time.perf_counter()
-        found = solve(TOLERANCE, low)
+        found = solve(TOLERANCE, low, turn)
         times["curvlinops + eigsh"].append(time.perf_counter() - began)
-        notes["curvlinops + eigsh"] = f"{count[0]:>4} products  {found[0]:8.4f} {found[1]:8.4f}"
+        counts["curvlinops + eigsh"].append(count[0])
+        notes["curvlinops + eigsh"] = f"{found[0]:8.4f} {found[1]:8.4f}"
         for name, work in sides.items():
             began = time.perf_counter()
-            ends = work()
+            ends = work(turn)
             times[name].append(time.perf_counter() - began)
             values, errors = ends.values[0].tolist(), ends.residuals[0].tolist()
+            counts[name].append(ends.products)
             notes[name] = (
-                f"{ends.products:>4} products  {values[0]:8.4f} {values[1]:8.4f}"
-                f"  residuals {errors[0]:.1e} {errors[1]:.1e}"
+                f"{values[0]:8.4f} {values[1]:8.4f}  residuals {errors[0]:.1e} {errors[1]:.1e}"
             )
     print(f"  residuals at most {TOLERANCE:g} of {relative} ({pairs} turns)")
     reference = times["curvlinops + eigsh"][1:]
     for name, values in times.items():
         ratios = [a / b for a, b in zip(reference, values[1:], strict=True)]
         low_, middle, high = statistics.quantiles(ratios, n=4)
+        products = statistics.median(counts[name][1:])
         print(f"    {name:<20} {1e3 * statistics.median(values[1:]):>8.1f} ms"
-              f"   x{middle:.1f} [{low_:.1f}, {high:.1f}]  {notes[name]}")  # fmt: skip
+              f"   x{middle:.1f} [{low_:.1f}, {high:.1f}]"
+              f"  {products:>5.1f} products; last {notes[name]}")  # fmt: skip

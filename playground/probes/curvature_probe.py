@@ -13,7 +13,6 @@ from playground.probes.critical import kind
 from playground.probes.curvature import (
     TRUSTED,
     Extremes,
-    Product,
     extremes,
     of,
     preconditioned,
@@ -22,6 +21,7 @@ from playground.probes.curvature import (
     warm,
 )
 from playground.probes.game import dense
+from playground.probes.lanczos import Product
 from playground.probes.passes import Key, Pass, Reading, Turn
 from playground.products import Products
 from playground.randomness import Streams

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.sparse.linalg import eigsh
 
-from playground.probes import critical, curvature
+from playground.probes import critical, curvature, lanczos
 
 F64 = torch.float64
 
@@ -59,19 +59,41 @@ def test_against_arpack_and_the_rule_for_stopping(relative):
         lambda v: v @ whole[0], noise(1, 300), 300, 1e-4, relative=relative
     )  # fmt: skip
     low, high = (eigsh(matrix, k=1, which=which)[0][0] for which in ("SA", "LA"))
-    scale = torch.tensor([low, high]).abs() if relative == "each" else max(abs(low), abs(high))
-    assert (ends.residuals[0] <= 1e-4 * scale).all()
+    scale = np.abs([low, high]) if relative == "each" else max(abs(low), abs(high))
+    assert (ends.residuals[0].numpy() <= 1e-4 * scale).all()
     np.testing.assert_allclose(ends.values[0], [low, high], atol=1e-4 * abs(high))
-    before = curvature.krylov(lambda v: v @ whole[0], noise(1, 300), ends.products - 1).ritz()
-    assert (before[2][0, [0, -1]] > 1e-4 * scale).any()  # it could not have stopped sooner
+    before = lanczos.krylov(lambda v: v @ whole[0], noise(1, 300), ends.products - 1)
+    _, least = before.refined(before.ritz()[0][:, [0, -1]])
+    assert (least[0] > 1e-4 * scale).any()  # it could not have stopped sooner
+
+
+def test_refined_vectors_have_the_least_residuals_of_the_space():
+    """The oracle: singular values of (H - theta) V, N numbers high, in NumPy."""
+    whole = np.stack([random_matrix(30, seed) for seed in (1, 2)])
+    space = lanczos.krylov(lambda v: torch.einsum("mij,mj->mi", torch.as_tensor(whole), v),
+                           noise(2, 30), 7)  # fmt: skip
+    ritz, _, residuals = space.ritz()
+    values = ritz[:, [0, 3, -1]]
+    inside, least = space.refined(values)
+    for m, (matrix, basis) in enumerate(zip(whole, space.basis.numpy(), strict=True)):
+        for e, value in enumerate(values[m]):
+            shifted = (matrix - value * np.eye(30)) @ basis.T
+            smallest = np.linalg.svd(shifted, compute_uv=False)[-1]
+            assert least[m, e] == pytest.approx(smallest, rel=1e-9)
+            assert np.linalg.norm(shifted @ inside[m, e]) == pytest.approx(smallest, rel=1e-9)
+    assert (least < 0.95 * residuals[:, [0, 3, -1]]).all()
+    space.matrix[1, 0, 0] = np.nan
+    inside, least = space.refined(values)
+    assert np.isnan(least[1]).all()
+    assert np.isfinite(least[0]).all()
 
 
 def test_lanczos_is_exact_after_as_many_steps_as_there_are_eigenvalues():
     spectra = [np.repeat([-2.0, 1, 5], [4, 5, 3]), np.linspace(1, 12, 12), np.full(12, 3.0)]
     _, product = rotated(spectra)
-    space = curvature.krylov(product, noise(3, 12), 12)
+    space = lanczos.krylov(product, noise(3, 12), 12)
     values, _, residuals = space.ritz()
-    found = [np.unique(row.numpy().round(8)) for row in values]
+    found = [np.unique(row.round(8)) for row in values]
     np.testing.assert_allclose(found[1], spectra[1], atol=1e-8)
     assert residuals.max() < 1e-8
     assert set(found[0]) >= {-2, 1, 5}
@@ -247,7 +269,7 @@ def test_trace_is_unbiased_with_the_variance_of_the_closed_form():
     assert total.mean().item() == pytest.approx(matrix.trace().item(), abs=4 * variance**0.5 / 141)
     assert total.var().item() == pytest.approx(variance, rel=0.05)
     assert error.square().mean().item() == pytest.approx(variance, rel=0.05)
-    space = curvature.krylov(product, noise(20000, 8), 4)
+    space = lanczos.krylov(product, noise(20000, 8), 4)
     less, _ = curvature.trace(product, signs(4, 20000, 8), space)
     deviation = less.std().item()
     assert deviation < 0.5 * variance**0.5  # what the space holds is exact
@@ -260,7 +282,7 @@ def test_trace_of_a_diagonal_matrix_and_of_a_spent_space_is_exact():
     assert total.item() == pytest.approx(diagonal.sum().item())
     assert error.item() == pytest.approx(0, abs=1e-12)
     _, product = rotated([np.repeat([2.0, 0.0], [1, 8])])  # the space ends after two steps
-    space = curvature.krylov(product, noise(1, 9), 9)
+    space = lanczos.krylov(product, noise(1, 9), 9)
     total, error = curvature.trace(product, signs(2, 1, 9), space)
     assert total.item() == pytest.approx(2)
     assert error.item() == pytest.approx(0, abs=1e-9)
