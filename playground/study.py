@@ -18,6 +18,7 @@ of its claims.
 import difflib
 import importlib.util
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +30,10 @@ import numpy as np
 from playground.record.directory import write_atomic
 from playground.record.text import dump_json
 from playground.schema import ConfigError
+from playground.workers import Task, side_by_side
 
 if TYPE_CHECKING:
-    from playground.record.reader import Run
+    pass
 
 PASS, INCONCLUSIVE, FAIL, SMOKE = "PASS", "INCONCLUSIVE", "FAIL", "SMOKE"
 EXIT = {PASS: 0, SMOKE: 0, FAIL: 1, INCONCLUSIVE: 3}
@@ -142,7 +144,12 @@ def load_analysis(folder: Path) -> ModuleType:
 
 
 def reproduce(
-    key: str, *, quick: bool = False, out: Path | None = None, only: str | None = None
+    key: str,
+    *,
+    quick: bool = False,
+    out: Path | None = None,
+    only: str | None = None,
+    jobs: int = 1,
 ) -> int:
     """Run a study, print its claims, write its figures and ``claims.json``; the exit code.
 
@@ -154,19 +161,28 @@ def reproduce(
         quick: a smoke run: it says SMOKE, never PASS, and fails only what is plainly outside.
         out: folder of runs and results; null is below ``runs/``.
         only: a part of the study; null is all of it.
+        jobs: runs at once, each in a process of its own.
 
     Raises:
         ConfigError: no such study or part, or the folder holds something else.
         RunFailed, RecordError: a run stopped.
     """
     from playground.progress import Reporter
+    from playground.record.reader import Run
 
+    began = time.monotonic()
     analysis, base, planned = plan(key, quick=quick, out=out, only=only)
     reporter = Reporter()
-    runs = {}
-    for number, (name, overrides) in enumerate(planned.items()):
-        reporter.say(f"[{number + 1}/{len(planned)}] {name}: playground {' '.join(overrides)}")
-        runs[name] = go_on(base / str(number), overrides)
+
+    tasks = {name: (base / str(n), keys) for n, (name, keys) in enumerate(planned.items())}
+    names = list(tasks)
+
+    def say(name: str) -> None:
+        place = f"[{names.index(name) + 1}/{len(names)}]"
+        reporter.say(f"{place} {name}: playground {' '.join(planned[name])}")
+
+    side_by_side(tasks, jobs, say, earlier(tasks))
+    runs = {name: Run(path) for name, (path, _) in tasks.items()}
     claims = analysis.claims(runs, base)
     verdict = smoke(worst([claim.verdict for claim in claims]), quick=quick)
     seconds = sum(run.manifest["seconds"] for run in runs.values())
@@ -181,7 +197,8 @@ def reproduce(
     write_atomic(base / "claims.json", dump_json(content))
     reporter.lines(table(claims, quick=quick))
     reporter.lines(f"{part}: {words}" for part, words in concluded.items())
-    reporter.say(f"{key}: {verdict} in {seconds:.0f} s; runs, figure and claims.json in {base}")
+    took = f"{time.monotonic() - began:.0f} s ({seconds:.0f} s of runs)"
+    reporter.say(f"{key}: {verdict} in {took}; runs, figure and claims.json in {base}")
     return EXIT[verdict]
 
 
@@ -195,7 +212,6 @@ def plan(
     Raises:
         ConfigError: no such study or part, or the folder holds something else.
     """
-    from playground.composition import quoted
     from playground.record.directory import RunDirectory, RunExists
 
     analysis = load_analysis(find(key))
@@ -208,10 +224,23 @@ def plan(
         base = RunDirectory.create_sweep(out, title, list(planned.values()))
     except RunExists as error:
         raise ConfigError(f"--out {error}") from error
-    starts = {f"snapshot.run={name}": f"snapshot.run={quoted(base / str(number))}"
-              for number, name in enumerate(planned)}  # fmt: skip
+    starts = {f"snapshot.run={name}": begins(base / str(n)) for n, name in enumerate(planned)}
     found = {name: [starts.get(item, item) for item in own] for name, own in planned.items()}
     return analysis, base, found
+
+
+def begins(path: Path) -> str:
+    """The override of a run that begins where another ended."""
+    from playground.composition import quoted
+
+    return f"snapshot.run={quoted(path)}"
+
+
+def earlier(tasks: Mapping[str, Task]) -> dict[str, str]:
+    """{run: the one that it begins from}, where it begins from one of its study."""
+    from_run = {begins(path): name for name, (path, _) in tasks.items()}
+    return {name: from_run[item] for name, (_, own) in tasks.items() for item in own
+            if item in from_run}  # fmt: skip
 
 
 def part(key: str, planned: Mapping[str, list[str]], only: str) -> dict[str, list[str]]:
@@ -227,21 +256,6 @@ def part(key: str, planned: Mapping[str, list[str]], only: str) -> dict[str, lis
         allowed = f"allowed are {', '.join(known)}" if known else f"{key} has no parts"
         raise ConfigError(f"only={only}: no such part{hint} ({allowed})")
     return {name: own for name, own in planned.items() if name.partition("/")[0] == only}
-
-
-def go_on(path: Path, overrides: Sequence[str]) -> "Run":
-    """A run in its folder: begun, gone on with, or read where it is finished."""
-    from playground.composition import quoted
-    from playground.record.reader import Run, load
-    from playground.run import run
-
-    if not (path / "manifest.json").exists():
-        return run([*overrides, f"run_dir={quoted(path)}"], quiet=True)
-    found = load(path)
-    assert isinstance(found, Run)
-    if found.manifest["status"] == "finished":
-        return found
-    return run([f"resume={quoted(path)}"], quiet=True)
 
 
 def smoke(verdict: str, *, quick: bool) -> str:

@@ -19,7 +19,8 @@ import numpy as np
 
 from playground.record.reader import Run
 from playground.schema import ConfigError
-from playground.study import go_on, plan
+from playground.study import plan
+from playground.workers import processors, side_by_side
 
 HEAD = (
     "| data | loss | penalty | schedule | method | modes | high quality, % | reverse KL | "
@@ -68,16 +69,19 @@ def main() -> None:
     parser.add_argument("--also", nargs="+", default=[], metavar="CELL", help="further cells")
     parser.add_argument("--out", type=Path, default=Path("runs/mode_collapse"))
     parser.add_argument("--quick", action="store_true", help="three cells, four members")
+    parser.add_argument(
+        "--jobs", type=int, default=processors(), help="cells at once (%(default)s)"
+    )
     given = parser.parse_args()
     out = given.out.with_name(given.out.name + "_quick") if given.quick else given.out
-    rows = []
     try:
         analysis, base, planned = plan("mode_collapse", quick=given.quick, out=out)
-        for path, name, overrides in cells(given, analysis, base, planned):
-            rows.append(row(name, go_on(path, overrides), analysis.parts(name.split(": ")[1])))
-            print(rows[-1], flush=True)
+        chosen = cells(given, analysis, base, planned)
+        tasks = {name: (path, overrides) for path, name, overrides in chosen}
+        side_by_side(tasks, given.jobs, lambda name: print(name, flush=True))
     except ConfigError as error:
         sys.exit(f"gan_table: {error}")
+    rows = [row(name, Run(path), analysis.parts(name.split(": ")[1])) for path, name, _ in chosen]
     print(f"\n{HEAD}")
     print("\n".join(rows))
     print(PUBLISHED)

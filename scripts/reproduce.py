@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Reproduce a published result: scripts/reproduce.py KEY [--quick] [--only PART] [--out DIR].
+"""Reproduce a published result: scripts/reproduce.py KEY [--quick] [--only PART] [--jobs N].
 
 Exit codes: 0 PASS (or SMOKE with --quick), 1 FAIL, 2 wrong command, 3 INCONCLUSIVE.
 """
@@ -13,6 +13,7 @@ def main() -> int:
     """Parse the command line and run the study."""
     from playground.schema import ConfigError
     from playground.study import experiments_dir, find
+    from playground.workers import processors
 
     known = sorted(path.parent.name for path in experiments_dir().glob("*/analysis.py"))
     parser = argparse.ArgumentParser(
@@ -22,7 +23,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a smoke run; says SMOKE, never PASS")
     parser.add_argument("--only", metavar="PART", help="one part of a study that is in parts")
     parser.add_argument("--out", type=Path, help="folder of runs and results; go on where it is")
+    parser.add_argument(
+        "--jobs", type=int, default=processors(), metavar="N",
+        help="runs at once, each on a processor of its own (%(default)s)",
+    )  # fmt: skip
     given = parser.parse_args()
+    if given.jobs < 1:
+        parser.error(f"--jobs {given.jobs}: must be at least 1")
     try:
         find(given.key)  # a wrong key must not wait for torch
         return run(given)
@@ -38,7 +45,9 @@ def run(given: argparse.Namespace) -> int:
     from playground.study import reproduce
 
     try:
-        return reproduce(given.key, quick=given.quick, out=given.out, only=given.only)
+        return reproduce(
+            given.key, quick=given.quick, out=given.out, only=given.only, jobs=given.jobs
+        )
     except (RunFailed, RecordError) as error:
         return fail(f"run failed: {error}", 1)
     except Interrupted as error:

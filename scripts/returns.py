@@ -16,7 +16,8 @@ from pathlib import Path
 import playground
 from playground.report.aggregate import stratified_bootstrap
 from playground.schema import ConfigError
-from playground.study import go_on, interval
+from playground.study import interval
+from playground.workers import go_on
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,9 @@ from playground.probes.noise import grouped, noise
 from playground.randomness import stream_seed
 from playground.record.checkpoint import load_snapshot
 from playground.record.reader import Run
-from playground.study import Claim, go_on
+from playground.study import Claim
 from playground.temporary import Source, Temporary, find_point
+from playground.workers import go_on
 
 CONFIG = yaml.safe_load((Path(__file__).parent / "config.yaml").read_text())
 PAIRS, GAMMA = 2048, 0.99

@@ -56,7 +56,7 @@ class Krylov:
         tall[:, :, :steps] = self.matrix[:, None]
         tall[:, :, :steps] -= values[:, :, None, None] * np.eye(steps)
         tall[:, :, steps, -1] = self.coupling[:, None]
-        good: np.ndarray = np.isfinite(tall).all(axis=(2, 3))
+        good = np.asarray(np.isfinite(tall).all(axis=(2, 3)))
         _, singular, right = np.linalg.svd(np.where(good[:, :, None, None], tall, 0.0), False)
         return right[:, :, -1], np.where(good, singular[:, :, -1], np.nan)
 

@@ -8,7 +8,6 @@ physics of its own, and calls an episode truncated that ends by itself at its ti
 import contextlib
 import functools
 import importlib
-import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +24,7 @@ from playground.domains.rl.tabular import Tabular
 from playground.domains.rl.vectors import Adapted
 from playground.domains.rl.worker import Chunk, ObservationSpace, bare, quiet_mujoco
 from playground.schema import ConfigError
+from playground.workers import processors
 
 __all__ = ["CartPoles", "Environments", "Episodes", "Factory", "Step", "next_seed", "time_limit"]
 
@@ -202,13 +202,6 @@ def envpool(env: str) -> Any:
     if env not in package.list_all_envs():
         raise ConfigError(f"problem.vectorization=envpool: EnvPool has no {env}")
     return package
-
-
-def processors() -> int:
-    """How many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def time_limit(env: gymnasium.Env[Any, Any]) -> int | None:
