@@ -23,11 +23,6 @@ Task = tuple[Path, Sequence[str]]
 """A run's folder and overrides."""
 
 
-def processors() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def finished(path: Path) -> bool:
     """Whether a folder holds a run that came to its end."""
     from playground.record.directory import RunDirectory

@@ -17,10 +17,11 @@ from types import ModuleType
 
 import numpy as np
 
+from playground.machine import processors
 from playground.record.reader import Run
 from playground.schema import ConfigError
 from playground.study import plan
-from playground.workers import processors, side_by_side
+from playground.workers import side_by_side
 
 HEAD = (
     "| data | loss | penalty | schedule | method | modes | high quality, % | reverse KL | "

@@ -11,9 +11,9 @@ from pathlib import Path
 
 def main() -> int:
     """Parse the command line and run the study."""
+    from playground.machine import processors
     from playground.schema import ConfigError
     from playground.study import experiments_dir, find
-    from playground.workers import processors
 
     known = sorted(path.parent.name for path in experiments_dir().glob("*/analysis.py"))
     parser = argparse.ArgumentParser(

@@ -11,7 +11,7 @@ import pytest
 import playground
 
 ROOT = Path(playground.__file__).parent
-LEAVES = {"schema", "randomness", "products", "taps", "initialisations"}
+LEAVES = {"schema", "randomness", "products", "taps", "initialisations", "machine"}
 TYPES = {"game", "parameters", *LEAVES}
 
 ALLOWED: dict[str, set[str]] = {
@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "products": set(),
     "taps": set(),
     "initialisations": set(),
+    "machine": set(),
     "parameters": set(),
     "game": {"parameters"},
     "nets": {"randomness", "taps", "initialisations"},

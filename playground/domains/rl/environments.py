@@ -23,8 +23,8 @@ from playground.domains.rl.spaces import DISCRETE, action_space
 from playground.domains.rl.tabular import Tabular
 from playground.domains.rl.vectors import Adapted
 from playground.domains.rl.worker import Chunk, ObservationSpace, bare, quiet_mujoco
+from playground.machine import processors
 from playground.schema import ConfigError
-from playground.workers import processors
 
 __all__ = ["CartPoles", "Environments", "Episodes", "Factory", "Step", "next_seed", "time_limit"]
 
