@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Self
 
+from playground.schema import ConfigError
 from playground.signals import Interrupted, Signals
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ def side_by_side(
         after: {run: another that must have ended before}.
 
     Raises:
-        RunFailed, RecordError: a run stopped; those beside it were finished, no other was begun.
+        ConfigError, RunFailed, RecordError: a run stopped; those beside it were finished and no
+            other was begun.
         Interrupted: by a signal, which the runs got too; they have saved what they had.
     """
     waiting = {name: task for name, task in tasks.items() if not finished(task[0])}
@@ -148,19 +151,27 @@ class Workers:
 
 
 def serve(pipe: Connection) -> None:
-    """Do the runs that come through a pipe; send what stopped each, None where nothing did."""
+    """Do the runs that come through a pipe; send what stopped each, None where nothing did.
+
+    It ends when the other end of the pipe closes, also where that process was killed.
+    """
+    from playground.record.directory import RecordError
+    from playground.session import RunFailed
+
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM):  # a run has handlers of its own
         signal.signal(number, _interrupt)
-    with suppress(EOFError, Interrupted):
+    with suppress(EOFError, BrokenPipeError, Interrupted):
         while True:
-            task = pipe.recv()
+            task, stopped = pipe.recv(), None
             try:
                 go_on(*task)
-            except Exception as error:
-                pipe.send(error)
-            else:
-                pipe.send(None)
+            except (ConfigError, RunFailed, RecordError, Interrupted) as error:
+                stopped = error
+            except Exception as error:  # a defect, and not every exception can be sent
+                traceback.print_exc()
+                stopped = RunFailed(f"{type(error).__name__}: {error}")
+            pipe.send(stopped)
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
