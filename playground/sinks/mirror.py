@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -152,17 +152,9 @@ class Mirror:
                 self.report.closed = True
 
     def _open(self) -> None:
-        """Open the sink, with what the records hold of earlier attempts where it has it not."""
-        entries: list[Entry] = []
-        if self._run.stands >= 0:
-            entries = earlier(self._run, self._settings)
-            tracks = tuple(
-                replace(track, last=last(entries, place))
-                for place, track in enumerate(self._run.tracks)
-            )
-            self._run = replace(self._run, tracks=tracks)
-        if self.sink.open(self._run):
-            entries = []
+        """Open the sink, with what the records hold of earlier attempts."""
+        entries = earlier(self._run, self._settings) if self._run.stands >= 0 else []
+        self.sink.open(self._run)
         self.report.where = str(self.sink.where)
         deliver(self.sink, entries, self.report)
 
@@ -186,11 +178,6 @@ def earlier(run: Opening, settings: SinksConfig) -> list[Entry]:
         rows = record.table(name)
         scalars.add({name: rows.filter(pc.less_equal(rows["iteration"], run.stands))})
     return list(scalars.take())
-
-
-def last(entries: Sequence[Entry], track: int) -> int:
-    """The largest step of a track."""
-    return max((entry.point.step for entry in entries if entry.track == track), default=-1)
 
 
 class Mirrors:

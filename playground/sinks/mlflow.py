@@ -35,7 +35,7 @@ class MLflow(Sink):
     def __init__(self, uri: str | None = None, experiment: str = "playground") -> None:
         self.uri, self.experiment = uri, experiment
 
-    def open(self, run: Opening) -> bool:
+    def open(self, run: Opening) -> None:
         """Find or make the MLflow runs; what they have already is left out by itself."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nothing leaves this machine
         mlflow = import_module("mlflow")
@@ -52,7 +52,6 @@ class MLflow(Sink):
             self._runs.append(identity)
             self._done.append(done)
             self._waiting.append([])
-        return False
 
     def scalars(self, track: int, point: Point, values: Mapping[str, float]) -> None:
         """Keep them until the flush: one call to a database for many."""

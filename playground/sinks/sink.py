@@ -15,14 +15,12 @@ class Track:
         name: ``member-3`` or ``optimizer.lr=0.001``; empty where a run has one track.
         members, seeds: whose.
         values: hyperparameters that vary along the member axis.
-        last: the last step that the tracker may keep of an earlier attempt; -1 where there is none.
     """
 
     name: str
     members: tuple[int, ...]
     seeds: tuple[int, ...]
     values: Mapping[str, float]
-    last: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +78,11 @@ class Sink(ABC):
     where: str = ""
 
     @abstractmethod
-    def open(self, run: Opening) -> bool:
+    def open(self, run: Opening) -> None:
         """Begin, or go on with, a run.
 
-        Returns:
-            Whether the tracker has what the records hold up to ``run.stands``; else that is
-            given first.
+        What the records hold up to ``run.stands`` is given first; a tracker that has some of it
+        leaves that out.
         """
 
     @abstractmethod

@@ -2,7 +2,8 @@
 
 One event holds all scalars of a point: ten times cheaper than one event each, and TensorBoard
 reads both alike. Its scalars are float32. A resumed run writes another file that begins with
-TensorBoard's own mark for a restart, by which readers forget the steps that are repeated.
+TensorBoard's own mark for a restart, by which readers forget the files before it, and that holds
+the run from its start: where it was killed, nobody knows what its thread had yet to write.
 """
 
 import os
@@ -30,7 +31,7 @@ class TensorBoard(Sink):
     def __init__(self, dir: str | Path | None = None) -> None:
         self.dir = dir
 
-    def open(self, run: Opening) -> bool:
+    def open(self, run: Opening) -> None:
         """Begin a file for every track; files of earlier attempts stand."""
         self._event = import_module("tensorboard.compat.proto.event_pb2")
         self._summary = import_module("tensorboard.compat.proto.summary_pb2")
@@ -46,18 +47,15 @@ class TensorBoard(Sink):
         name = f"events.out.tfevents.{int(time.time()):010d}.{run.attempt:03d}"
         name += f".{socket.gethostname()}.{os.getpid()}"
         self._files = []
-        for track, folder, old in zip(run.tracks, folders, before, strict=True):
+        for folder, old in zip(folders, before, strict=True):
             folder.mkdir(parents=True, exist_ok=True)
             self._files.append(kind((folder / name).open("xb")))
             self._write(len(self._files) - 1, time.time(), file_version="brain.Event:2")
             if old:
                 start = self._event.SessionLog(status=self._event.SessionLog.START)
-                step = track.last + 1 if all(before) else 0
-                self._write(len(self._files) - 1, time.time(), step, session_log=start)
+                self._write(len(self._files) - 1, time.time(), session_log=start)
         for place in range(len(folders)):
-            if not before[place]:
-                self.text(place, Point(0, 0, 0.0, time.time()), "config", _block(run.config))
-        return all(before)
+            self.text(place, Point(0, 0, 0.0, time.time()), "config", _block(run.config))
 
     def scalars(self, track: int, point: Point, values: Mapping[str, float]) -> None:
         """One event."""

@@ -26,7 +26,7 @@ class WandB(Sink):
     def __init__(self, project: str = "playground", module: str = "wandb") -> None:
         self.project, self.module = project, module
 
-    def open(self, run: Opening) -> bool:
+    def open(self, run: Opening) -> None:
         """Begin a run for every track, in one group."""
         options = self._offline(run) if self.module == "wandb" else {}
         library = import_module(self.module)
@@ -45,7 +45,6 @@ class WandB(Sink):
             )
             for track in run.tracks
         ]  # fmt: skip
-        return False
 
     def scalars(self, track: int, point: Point, values: Mapping[str, float]) -> None:
         """One row of the history."""

@@ -30,7 +30,6 @@ class Kept(Sink):
     def open(self, run):
         self.run, self.where = run, "memory"
         self._call("open")
-        return False
 
     def scalars(self, track, point, values):
         self._call("scalars")
@@ -140,12 +139,11 @@ def test_a_sink_that_is_too_slow_loses_rows_and_says_so(tmp_path, monkeypatch):
 def test_a_full_disk_of_event_files(tmp_path):
     class Full(TensorBoard):
         def open(self, run):
-            begun = super().open(run)
+            super().open(run)
             for place, file in enumerate(self._files):
                 file.close()
                 full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115
                 self._files[place] = type(file)(full)
-            return begun
 
     run = small(tmp_path / "run", Full())
     assert "No space left on device" in run.manifest["sinks"]["tensorboard"]["error"]
