@@ -120,16 +120,17 @@ def raw(overrides: Sequence[str]) -> DictConfig:
         group = item.partition("=")[0].lstrip("+").partition("@")[0]
         chosen = group in folders or (root / group).is_dir()
         (choices if chosen else values).append(item)
-    others = (*optimizers.items(), *problems.items())
-    config = deepcopy(_of_options(tuple(choices), root, others))
+    written = max(file.stat().st_mtime_ns for file in root.rglob("*.yaml"))
+    known = (root, written, *optimizers.items(), *problems.items())
+    config = deepcopy(_of_options(tuple(choices), known))
     parsed = OverridesParser.create().parse_overrides(values)
     ConfigLoaderImpl._apply_overrides_to_config(parsed, config)
     return config
 
 
 @lru_cache(maxsize=64)
-def _of_options(choices: tuple[str, ...], root: Path, others: Hashable) -> DictConfig:
-    """Composed from chosen options alone; ``root`` and ``others`` say which there are."""
+def _of_options(choices: tuple[str, ...], known: Hashable) -> DictConfig:
+    """Composed from chosen options alone; ``known`` changes when what can be chosen does."""
     from hydra import compose as hydra_compose
 
     with composer():

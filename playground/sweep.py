@@ -18,6 +18,7 @@ from playground.composition import conf_dir, hydra_overrides, jobs, quoted, regi
 from playground.config import compose, from_dict
 from playground.outside import CustomConfig
 from playground.schema import ConfigError
+from playground.workers import finished
 
 CHECKED = 256
 """Jobs that are composed and checked before the first one starts."""
@@ -114,7 +115,7 @@ def run_job(config: DictConfig, root: Path) -> None:
 
     from playground.extend import Extensions
     from playground.progress import Reporter
-    from playground.record.directory import RecordError, RunDirectory
+    from playground.record.directory import RecordError
     from playground.run import execute, resume
     from playground.session import RunFailed
     from playground.signals import Interrupted
@@ -127,7 +128,7 @@ def run_job(config: DictConfig, root: Path) -> None:
         if not (path / "manifest.json").exists():
             data: Any = OmegaConf.to_container(config, resolve=True)
             execute(from_dict({**data, "run_dir": str(path)}), Extensions(), reporter)
-        elif RunDirectory.open(path).read_manifest().get("status") == "finished":
+        elif finished(path):
             reporter.say(f"[{number}] finished before: skipped")
         else:
             resume(str(path), [], Extensions(), reporter)

@@ -98,9 +98,9 @@ def compare(pairs: int) -> None:
     if importlib.util.find_spec("curvlinops") is None:
         sys.exit("benchmark: curvature needs curvlinops: EXTRAS=dev,oracles scripts/setup")
     torch.set_num_threads(1)
-    for batch, turns in (("64", pairs), ("full", pairs)):
+    for batch in ("64", "full"):
         for updates in (0, 300):
-            at_point(batch, updates, turns)
+            at_point(batch, updates, pairs)
 
 
 def at_point(batch: str, updates: int, pairs: int) -> None:

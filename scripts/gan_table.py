@@ -18,8 +18,11 @@ from types import ModuleType
 import numpy as np
 
 from playground.machine import processors
+from playground.record.directory import RecordError
 from playground.record.reader import Run
 from playground.schema import ConfigError
+from playground.session import RunFailed
+from playground.signals import Interrupted
 from playground.study import plan
 from playground.workers import side_by_side
 
@@ -74,14 +77,19 @@ def main() -> None:
         "--jobs", type=int, default=processors(), help="cells at once (%(default)s)"
     )
     given = parser.parse_args()
+    if given.jobs < 1:
+        parser.error(f"--jobs {given.jobs}: must be at least 1")
     out = given.out.with_name(given.out.name + "_quick") if given.quick else given.out
     try:
         analysis, base, planned = plan("mode_collapse", quick=given.quick, out=out)
         chosen = cells(given, analysis, base, planned)
         tasks = {name: (path, overrides) for path, name, overrides in chosen}
         side_by_side(tasks, given.jobs, lambda name: print(name, flush=True))
-    except ConfigError as error:
+    except (ConfigError, RunFailed, RecordError) as error:
         sys.exit(f"gan_table: {error}")
+    except Interrupted as error:
+        sys.stderr.write(f"gan_table: interrupted by {error}; go on with the same --out\n")
+        sys.exit(128 + error.number)
     rows = [row(name, Run(path), analysis.parts(name.split(": ")[1])) for path, name, _ in chosen]
     print(f"\n{HEAD}")
     print("\n".join(rows))

@@ -1,6 +1,7 @@
 """Composition: resolved values, every option, round trips, and a config as data."""
 
 import dataclasses
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import yaml
 from harness import TINY, assert_same, final, quiet
 
 import playground
+from playground import composition
 from playground.config import (
     DOMAINS,
     BudgetConfig,
@@ -389,3 +391,16 @@ def test_open_keys_take_anything_and_others_nothing_new():
                       ["optimizer=adam", "optimizer.kwargs.momentum=0.9"]):  # fmt: skip
         with pytest.raises(ConfigError, match="no such key"):
             compose(overrides)
+
+
+def test_an_edited_option_is_read_again(tmp_path, monkeypatch):
+    """Options are composed once a process, but not once for all."""
+    copy = tmp_path / "conf"
+    shutil.copytree(composition.conf_dir(), copy)
+    monkeypatch.setattr(composition, "conf_dir", lambda: copy)
+    before = compose(["problem=landscape/saddle"]).optimizer.lr
+    file = copy / "problem" / "landscape" / "saddle.yaml"
+    file.write_text(file.read_text() + "\nnoise: 0.25\n")
+    edited = compose(["problem=landscape/saddle"])
+    assert edited.problem.noise == 0.25
+    assert edited.optimizer.lr == before
