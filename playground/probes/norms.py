@@ -25,7 +25,7 @@ from torch import Tensor
 
 from playground.game import Observation
 from playground.parameters import Layout
-from playground.probes.quantities import Table, measure
+from playground.probes.quantities import VALUES, Table, measure, measure_in_place
 
 Stamp = tuple[int, int, int]
 """Iteration, update, round."""
@@ -38,7 +38,6 @@ QUANTITIES = (
     "norm", "mean_abs", "max_abs", "zero_share", "nonfinite", "parameter_norm", "ratio",
     "cosine_previous", "alignment", "learning_rate", "clip_coefficient",
 )  # fmt: skip
-VALUES = ("gradient", "previous_gradient", "update", "previous_update", "parameters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class _Player:
     """What the probe holds of one player between flushes."""
 
     layout: Layout
-    ring: dict[str, Tensor] = field(default_factory=dict)
+    ring: Tensor | None = None  # [K, M, 5, N]
     slots: list[int] = field(default_factory=list)  # positions in ``stamps`` of the ring's rows
     reads: list[str] = field(default_factory=list)  # where the gradient of each was read
     stamps: list[Stamp] = field(default_factory=list)
@@ -82,6 +81,7 @@ class Norms:
         self.capacity = megabytes * 2**20
         self.iteration = 0
         self._players: dict[str, _Player] = {}
+        self._window, self._place = -1, 0  # where a window's measured update is
 
     def __call__(self, seen: Observation) -> None:
         """Take note of one update."""
@@ -105,7 +105,9 @@ class Norms:
     def due(self, index: int) -> bool:
         """Whether a player's update is one of those that are measured in full."""
         window, place = divmod(index, self.every)
-        return place == pick(self.seed, window, self.every)
+        if window != self._window:
+            self._window, self._place = window, pick(self.seed, window, self.every)
+        return place == self._place
 
     def note(
         self, name: str, layout: Layout, stamp: Stamp, norm: Tensor, clip: Clip | None = None
@@ -149,28 +151,27 @@ class Norms:
         self, player: _Player, seen: Observation, previous: tuple[Tensor, Tensor] | None
     ) -> None:
         """Copy one update's values into the ring, or measure in place above the size limit."""
-        values = {"gradient": seen.gradient, "update": seen.update, "parameters": seen.parameters}
+        device = seen.gradient.device
         old = previous or (torch.zeros_like(seen.gradient), torch.zeros_like(seen.update))
-        values["previous_gradient"], values["previous_update"] = old
+        v, w = (value.to(device) for value in old)
+        values = (v, seen.gradient, seen.update, w, seen.parameters)
         player.slots.append(len(player.stamps) - 1)
         player.reads.append(seen.read)
         player.rates.append(seen.learning_rate)
         size = seen.gradient.numel() * seen.gradient.element_size() * len(VALUES)
         if size > self.capacity:
-            player.ring = {n: value.to(seen.gradient.device)[None] for n, value in values.items()}
-            self._flush(seen.player, player)
-            player.ring = {}
+            self._flush(seen.player, player, measure_in_place(values, player.layout))
             return
-        if not player.ring:
-            shape = (max(1, min(SLOTS, self.capacity // size)), *seen.gradient.shape)
-            player.ring = {name: torch.zeros(shape, **_like(seen.gradient)) for name in VALUES}
-        slot = len(player.slots) - 1
-        for name in VALUES:
-            player.ring[name][slot].copy_(values[name])
-        if len(player.slots) == len(player.ring["gradient"]):
+        if player.ring is None:
+            members, elements = seen.gradient.shape
+            slots = max(1, min(SLOTS, self.capacity // size))
+            player.ring = seen.gradient.new_zeros(slots, members, len(VALUES), elements)
+        torch.stack(values, dim=1, out=player.ring[len(player.slots) - 1])
+        if len(player.slots) == len(player.ring):
             self._flush(seen.player, player)
 
-    def _flush(self, name: str, player: _Player) -> None:
+    def _flush(self, name: str, player: _Player, table: Table | None = None) -> None:
+        """Rows of everything since the last flush; ``table`` is of values not in the ring."""
         if not player.stamps:
             return
         stamps = np.array(player.stamps, dtype=np.int64)
@@ -184,8 +185,10 @@ class Norms:
         self._emit(name, stamps[~raw], members, ["gradient"], [""], {"norm": norms[~raw]})
         merged = set(np.array(player.slots, dtype=int)[clipped].tolist())
         self._clips(name, player, stamps, merged)
-        if player.slots:
-            self._measured(name, player, stamps[measured], norms[measured], clipped)
+        if table is None and player.ring is not None and player.slots:
+            table = measure(player.ring[: len(player.slots)], player.layout)
+        if table is not None:
+            self._measured(name, player, table, stamps[measured], norms[measured], clipped)
         player.slots, player.reads, player.stamps, player.norms = [], [], [], []
         player.clips, player.rates = {}, []
 
@@ -210,19 +213,13 @@ class Norms:
         self,
         name: str,
         player: _Player,
+        table: Table,
         stamps: np.ndarray,
         norms: np.ndarray,
         clipped: np.ndarray,
     ) -> None:
-        """Rows of the updates in the ring."""
-        count, members = norms.shape
-        # torch's threads split the sum of one row otherwise than the sums of several, and
-        # when a flush comes must not change a bit: one row is measured with a neighbour.
-        ring = {key: value[: max(count, 2)] for key, value in player.ring.items()}
-        table = {
-            tap: {key: rows[:count] for key, rows in columns.items()}
-            for tap, columns in measure(ring, player.layout).items()
-        }
+        """Rows of the updates that were measured."""
+        members = norms.shape[1]
         table["gradient"]["norm"][~clipped, :, 0] = norms[~clipped]
         table["update"]["learning_rate"] = _rates(player.rates, members)
         tensors = ["", *player.layout.names]
@@ -293,7 +290,3 @@ def pick(seed: int, window: int, every: int) -> int:
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
     return (x ^ (x >> 31)) % every
-
-
-def _like(value: Tensor) -> dict[str, Any]:
-    return {"dtype": value.dtype, "device": value.device}

@@ -1,13 +1,14 @@
 """The arithmetic of tier 0: sums over tensors, and the quantities that are made of them.
 
-``measure`` takes values [K, M, N] that lie in one tensor; ``Sums`` takes the tensors of a loop
-where they are, in chunks, and needs no memory of their size. What is undefined is NaN.
+``measure`` takes copies of many updates that lie in one tensor; ``Sums`` takes values where they
+are, in pieces, and needs no memory of their size. What is undefined is NaN.
 
 Shape legend: K updates, M members, N parameters, T tensors.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,14 @@ from playground.parameters import Layout
 Table = dict[str, dict[str, np.ndarray]]
 """{tap: {quantity: [K, M, 1 + T]}}, the whole player first."""
 
+VALUES = ("previous_gradient", "gradient", "update", "previous_update", "parameters")
+"""What is measured: v, g, u, w and p. Neighbours are those whose products are wanted."""
+
+PRODUCTS = ("vv", "gg", "uu", "ww", "pp", "vg", "gu", "uw")
+
+BLOCK = 16
+"""Updates that are measured at once: fresh pages cost more than the arithmetic (ours)."""
+
 CHUNK = {"cpu": 1 << 17}
 """Elements of a chunk by device (512 kB in float32: a share of a core's cache; ours)."""
 
@@ -25,31 +34,53 @@ LARGE = 1 << 24
 """Elements of a chunk elsewhere (ours)."""
 
 
-def measure(ring: Mapping[str, Tensor], layout: Layout) -> Table:
-    """Measure values [K, M, N]."""
-    g, u, p = ring["gradient"], ring["update"], ring["parameters"]
-    v, w = ring["previous_gradient"], ring["previous_update"]
-    scratch = torch.empty_like(g)  # one buffer: fresh pages cost more than the arithmetic
-    squares = {
-        name: _per_tensor(torch.mul(a, b, out=scratch), layout)
-        for name, (a, b) in {
-            "gg": (g, g), "uu": (u, u), "pp": (p, p), "vv": (v, v), "ww": (w, w),
-            "gv": (g, v), "uw": (u, w), "ug": (u, g),
-        }.items()
-    }  # fmt: skip
-    sizes = {
-        "gradient": _sizes(g, np.sqrt(squares["gg"]), layout, scratch),
-        "update": _sizes(u, np.sqrt(squares["uu"]), layout, scratch),
-    }
+def measure(ring: Tensor, layout: Layout) -> Table:
+    """Measure copies [K, M, 5, N] of ``VALUES``, in their order."""
+    parts = torch.split(ring, BLOCK)
+    scratch = ring.new_empty(len(parts[0]), ring.shape[1], 8, layout.size)
+    return _joined([_measured(part, layout, scratch[: len(part)]) for part in parts], axis=0)
+
+
+def _measured(ring: Tensor, layout: Layout, scratch: Tensor) -> Table:
+    """Measure a block of updates; scratch is [K, M, 8, N]."""
+    torch.mul(ring, ring, out=scratch[:, :, :5])
+    torch.mul(ring[:, :, :3], ring[:, :, 1:4], out=scratch[:, :, 5:])  # neighbours
+    sums = _per_tensor(scratch, layout)
+    squares = {key: sums[:, :, i] for i, key in enumerate(PRODUCTS)}
+    both = _sizes(ring[:, :, 1:3], np.sqrt(sums[:, :, 1:3]), layout, scratch[:, :, :2])
+    sizes = {tap: {key: value[:, :, i] for key, value in both.items()}
+             for i, tap in enumerate(("gradient", "update"))}  # fmt: skip
     return quantities(squares, sizes)
+
+
+def measure_in_place(values: Sequence[Tensor], layout: Layout) -> Table:
+    """Measure one update's ``VALUES``, each [M, N], without a copy."""
+    tables = []
+    for member in zip(*values, strict=True):
+        sums = Sums(layout)
+        for tensor, parts in pieces(*(list(layout.views(value).values()) for value in member)):
+            found = dict(zip("vguwp", parts, strict=True))
+            for key in PRODUCTS:
+                sums.dot(key, tensor, found[key[0]], found[key[1]])
+            sums.add("gradient", tensor, found["g"])
+            sums.add("update", tensor, found["u"])
+        tables.append(sums.table())
+    return _joined(tables, axis=1)
+
+
+def _joined(tables: Sequence[Table], axis: int) -> Table:
+    """Tables of several blocks of updates, or members, in one."""
+    return {
+        tap: {key: np.concatenate([t[tap][key] for t in tables], axis) for key in columns}
+        for tap, columns in tables[0].items()
+    }
 
 
 def quantities(squares: Mapping[str, np.ndarray], sizes: Table) -> Table:
     """Norms, ratios and cosines of inner products.
 
     Args:
-        squares: <g, g>, <u, u>, <p, p>, <v, v>, <w, w>, <g, v>, <u, w>, <u, g> by two letters:
-            gradient, update, parameters, and gradient and update of the update before.
+        squares: inner products by the letters of ``PRODUCTS``.
         sizes: what needs a tap's value alone.
     """
     root = {key: np.sqrt(squares[key]) for key in ("gg", "uu", "pp", "vv", "ww")}
@@ -57,14 +88,14 @@ def quantities(squares: Mapping[str, np.ndarray], sizes: Table) -> Table:
         return {
             "gradient": {
                 **sizes["gradient"],
-                "cosine_previous": squares["gv"] / (root["gg"] * root["vv"]),
+                "cosine_previous": squares["vg"] / (root["gg"] * root["vv"]),
             },
             "update": {
                 **sizes["update"],
                 "parameter_norm": root["pp"],
                 "ratio": np.where(root["pp"] > 0, root["uu"] / root["pp"], np.nan),
                 "cosine_previous": squares["uw"] / (root["uu"] * root["ww"]),
-                "alignment": -squares["ug"] / (root["uu"] * root["gg"]),
+                "alignment": -squares["gu"] / (root["uu"] * root["gg"]),
             },
         }
 
@@ -72,7 +103,7 @@ def quantities(squares: Mapping[str, np.ndarray], sizes: Table) -> Table:
 def _sizes(
     value: Tensor, norm: np.ndarray, layout: Layout, scratch: Tensor
 ) -> dict[str, np.ndarray]:
-    """Quantities of one tap that need the value alone."""
+    """Quantities that need a value alone; values are [..., N]."""
     sizes = np.array([layout.size, *layout.sizes])
     absolute = torch.abs(value, out=scratch)
     peaks = [part.amax(-1) for part in torch.split(absolute, list(layout.sizes), dim=-1)]
@@ -81,33 +112,30 @@ def _sizes(
     mean = _per_tensor(absolute, layout) / sizes
     if np.isfinite(norm[..., 0]).all():
         nonfinite = np.zeros_like(norm)
-        zeros = sizes - _per_tensor(
-            torch.sign(absolute, out=scratch), layout
-        )  # far faster than counting
+        nonzero = _per_tensor(absolute.sign_(), layout)  # far faster than counting
     else:
         nonfinite = _per_tensor((~torch.isfinite(value)).to(value.dtype), layout)
-        zeros = _per_tensor((value == 0).to(value.dtype), layout)
+        nonzero = _per_tensor((value != 0).to(value.dtype), layout)
     return {
         "norm": norm,
         "mean_abs": mean,
         "max_abs": top,
-        "zero_share": zeros / sizes,
+        "zero_share": 1 - nonzero / sizes,
         "nonfinite": nonfinite,
     }
 
 
 def _per_tensor(value: Tensor, layout: Layout) -> np.ndarray:
-    """Sums per tensor [K, M, 1 + T] in float64, the whole player's first."""
+    """Sums per tensor [..., 1 + T] in float64, the whole player's first."""
     parts = [part.sum(-1) for part in torch.split(value, list(layout.sizes), dim=-1)]
     values = torch.stack(parts, dim=-1).to(torch.float64).cpu().numpy()
     return np.concatenate([values.sum(-1, keepdims=True), values], axis=-1)
 
 
 class Sums:
-    """Sums over the tensors of one member where they lie, chunk by chunk.
+    """Sums over the tensors of one member where they lie, piece by piece (see ``pieces``).
 
-    A chunk is read from memory once for all sums of one ``add``; sums stay on the device until
-    ``table``, which fetches everything together.
+    Sums stay on the device until ``table``, which fetches everything together.
 
     Args:
         unscale: what the gradient that is added has to be multiplied with.
@@ -118,41 +146,34 @@ class Sums:
         self._keys: dict[str, int] = {}
         self._codes: list[int] = []  # key x tensors + tensor
         self._values: list[Tensor] = []
+        self._known: dict[str, Tensor] = {}
         self._scratch: Tensor | None = None
 
-    def add(self, tap: str, values: Sequence[Tensor]) -> None:
+    def add(self, tap: str, tensor: int, part: Tensor) -> None:
         """Sum and peak of |.|, how many elements are not zero and how many not finite."""
-        for index, value in enumerate(values):
-            begin = len(self._values)
-            for part in chunks(value):
-                magnitude = torch.abs(part, out=self._like(part))
-                self._take(f"{tap}/sum", index, magnitude.sum())
-                self._take(f"{tap}/peak", index, magnitude.amax())
-                self._take(f"{tap}/nonzero", index, magnitude.sign_().sum())
-            if value.device.type == "cpu":
-                peaks = [float(peak) for peak in self._values[begin + 1 :: 3]]
-                if not math.isfinite(sum(peaks)):
-                    self._count(tap, index, value, begin)
-            else:
-                self._count(tap, index, value, begin)
+        magnitude = torch.abs(part, out=self._like(part))
+        peak = magnitude.amax()
+        self._take(f"{tap}/sum", tensor, magnitude.sum())
+        self._take(f"{tap}/peak", tensor, peak)
+        if part.device.type == "cpu" and math.isfinite(peak.item()):
+            self._take(f"{tap}/nonzero", tensor, magnitude.sign_().sum())  # faster than counting
+        else:
+            self._take(f"{tap}/nonzero", tensor, part.count_nonzero())
+            self._take(f"{tap}/nonfinite", tensor, (part - part).count_nonzero())
 
-    def dot(self, key: str, a: Sequence[Tensor], b: Sequence[Tensor]) -> None:
-        """Inner products of the tensors of two values."""
-        for index, (one, other) in enumerate(zip(a, b, strict=True)):
-            for x, y in zip(chunks(one), chunks(other), strict=True):
-                self._take(key, index, torch.dot(x, y.to(x.dtype)))
+    def dot(self, key: str, tensor: int, a: Tensor, b: Tensor) -> None:
+        """The inner product of two pieces."""
+        self._take(key, tensor, torch.dot(a, b.to(a.dtype)))
 
     def known(self, key: str, values: Tensor) -> None:
-        """A sum [T] that was taken elsewhere."""
-        for index, value in enumerate(values.unbind()):
-            self._take(key, index, value)
+        """Sums [T] that were taken elsewhere."""
+        self._known[key] = values.double()
 
     def table(self) -> Table:
         """The quantities [1, 1, 1 + T]; inner products that were not taken are undefined."""
         sums = self._fetch()
         blank = np.full((1, 1, len(self.layout.names) + 1), np.nan)
-        keys = ("gg", "uu", "pp", "vv", "ww", "gv", "uw", "ug")
-        squares = {key: sums.get(key, blank) for key in keys}
+        squares = {key: sums.get(key, blank) for key in PRODUCTS}
         elements = np.array([self.layout.size, *self.layout.sizes])
         sizes = {
             tap: {
@@ -165,13 +186,6 @@ class Sums:
             for tap in ("gradient", "update")
         }
         return quantities(squares, sizes)
-
-    def _count(self, tap: str, index: int, value: Tensor, begin: int) -> None:
-        """Count elements one by one: a NaN has no sign."""
-        self._take(f"{tap}/nonfinite", index, (value - value).count_nonzero())
-        for place in range(begin + 2, len(self._values) - 1, 3):
-            self._values[place] = torch.zeros_like(self._values[place])
-        self._take(f"{tap}/nonzero", index, value.count_nonzero())
 
     def _take(self, key: str, tensor: int, value: Tensor) -> None:
         code = self._keys.setdefault(key, len(self._keys))
@@ -188,7 +202,7 @@ class Sums:
 
     def _fetch(self) -> dict[str, np.ndarray]:
         """{key: [1, 1, 1 + T]} in float64, the whole player's first."""
-        values = torch.stack([value.double() for value in self._values]).cpu().numpy()
+        values = torch.stack(self._values).double().cpu().numpy()
         codes, tensors = np.array(self._codes), len(self.layout.names)
         sums = np.bincount(codes, values, len(self._keys) * tensors)
         peaks = np.zeros(len(sums))
@@ -200,9 +214,25 @@ class Sums:
             rows = slice(place * tensors, (place + 1) * tensors)
             row = peaks[rows] if key.endswith("peak") else sums[rows]
             whole = row.max() if key.endswith("peak") else row.sum()
-            scaled = key in ("gradient/sum", "gradient/peak", "gv")
+            scaled = key in ("gradient/sum", "gradient/peak", "vg")
             found[key] = np.array([whole, *row])[None, None] * (factor if scaled else 1.0)
+        for key, known in self._known.items():
+            row = known.cpu().numpy()
+            found[key] = np.array([row.sum(), *row])[None, None]
         return found
+
+
+def pieces(*values: Sequence[Tensor] | None) -> Iterator[tuple[int, list[Any]]]:
+    """(tensor, the same flat piece of every value), None where a value is None.
+
+    Each piece comes from memory once, whatever is taken of it; pieces of all values lie in a
+    core's cache together.
+    """
+    given = [value for value in values if value is not None]
+    for tensor, parts in enumerate(zip(*given, strict=True)):
+        for cut in zip(*map(chunks, parts), strict=True):
+            left = iter(cut)
+            yield tensor, [None if value is None else next(left) for value in values]
 
 
 def chunks(value: Tensor) -> Iterator[Tensor]:

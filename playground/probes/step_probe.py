@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from playground.game import Gradient, Move, Observation, Round
+from playground.parameters import Layout
 from playground.probes.passes import Differentiate, Key, Passing, Reading
 from playground.probes.step import QUANTILES, magnitudes, quantiles, step_length
 
@@ -29,10 +30,13 @@ class StepProbe:
         effective_rate/q<p>    quantiles over parameters of the learning rate over the chain's
                                denominator, sqrt(v) + eps
         epsilon_share          share of parameters with sqrt(v) < eps, which eps decides
-        preconditioned_norm    of the gradient over the denominator
+        preconditioned_norm    of the preconditioned gradient P^-1 g, the clipped gradient over
+                               the denominator; also by tensor
+        preconditioned_cosine    cosine of P^-1 g and g, 1 where it turns nothing; also by tensor
 
-    The last three where the chain has a denominator (adam, amsgrad, adamw, rmsprop, adagrad).
-    Arrays ``magnitudes_<tap>_<player>`` [M, T, bins] of taps gradient, update and parameters.
+    The last four where the chain has a denominator (adam, amsgrad, adamw, rmsprop, adagrad).
+    Arrays ``magnitudes_<tap>_<player>`` [M, T, bins] of taps gradient, update and parameters,
+    and of ``preconditioned``, P^-1 g, where there is a denominator.
 
     Costs two gradient evaluations a player.
 
@@ -67,14 +71,19 @@ class StepProbe:
             "actual_change": end - start,
             "change_ratio": (end - start) / slope,
             **step_length(start, end, slope, slope_end, torch.finfo(update.dtype).eps),
-            **self._rates(seen),
         }
+        values: dict[Key, Tensor] = {(name, quantity): v for quantity, v in found.items()}
         taps = {"gradient": seen.gradient, "update": update, "parameters": seen.parameters}
+        divided = self.optimizers[name].denominator()
+        if divided is not None:
+            values |= rates(seen, *divided)
+            clipped = seen.gradient if seen.clipped is None else seen.clipped
+            taps["preconditioned"] = clipped / (divided[0] + divided[1])
+            values |= turned(name, clipped, taps["preconditioned"], seen.layout)
         arrays = {
             f"magnitudes_{tap}_{name}": magnitudes(value, seen.layout)
             for tap, value in taps.items()
         }
-        values: dict[Key, Tensor] = {(name, quantity): v for quantity, v in found.items()}
         return Reading(values, arrays=arrays)
 
     def state(self) -> dict[str, Any]:
@@ -84,24 +93,30 @@ class StepProbe:
     def load_state(self, state: dict[str, Any]) -> None:
         """Nothing."""
 
-    def _rates(self, seen: Observation) -> dict[str, Tensor]:
-        """What the chain's denominator says."""
-        divided = self.optimizers[seen.player].denominator()
-        if divided is None:
-            return {}
-        root, eps = divided
-        denominator = root + eps
-        rates = quantiles(seen.learning_rate / denominator)
-        found = {
-            f"effective_rate/q{round(100 * q):02d}": rate
-            for q, rate in zip(QUANTILES, rates, strict=True)
-        }
-        clipped = seen.gradient if seen.clipped is None else seen.clipped
-        return {
-            **found,
-            "epsilon_share": (root < eps).double().mean(1),
-            "preconditioned_norm": (clipped / denominator).norm(dim=1),
-        }
+
+def rates(seen: Observation, root: Tensor, eps: float | Tensor) -> dict[Key, Tensor]:
+    """What a chain's denominator, root + eps, makes of the learning rate."""
+    found = quantiles(seen.learning_rate / (root + eps))
+    named: dict[Key, Tensor] = {
+        (seen.player, f"effective_rate/q{round(100 * q):02d}"): rate
+        for q, rate in zip(QUANTILES, found, strict=True)
+    }
+    return {**named, (seen.player, "epsilon_share"): (root < eps).double().mean(1)}
+
+
+def turned(
+    player: str, gradient: Tensor, preconditioned: Tensor, layout: Layout
+) -> dict[Key, Tensor]:
+    """Norm of a preconditioned gradient and its cosine to the gradient, whole and by tensor."""
+    found: dict[Key, Tensor] = {}
+    whole = {"": slice(None)} | layout.slices
+    for tensor, place in whole.items():
+        before, after = gradient[:, place].double(), preconditioned[:, place].double()
+        norm = after.norm(dim=1)
+        cosine = (before * after).sum(1) / (before.norm(dim=1) * norm)  # NaN where one is zero
+        found[player, tensor, "preconditioned_norm"] = norm
+        found[player, tensor, "preconditioned_cosine"] = cosine
+    return found
 
 
 def _loss(found: Gradient) -> Tensor:

@@ -5,6 +5,8 @@
     game             flow, paths and eigenvalues; runs that measured the game
     landscape, supervised, gan, rl    the picture of the domain
     instruments      noise, curvature, flow, step, direction; runs that measured any
+    magnitudes       entries of gradient, update, parameters by size; runs that measured steps
+    spectrum         Hessians' eigenvalues over training; runs that measured them
     policy_gradient  terms, epochs, KL; policy-gradient runs whose passes were measured
     slice-<name>     the loss around a run's parameters, where ``scripts/landscape.py`` measured it
     animation        a GIF of training; GANs, and only when asked for
@@ -39,13 +41,16 @@ SLICE = "slice-"
 def names(run: "Run") -> list[str]:
     """The figures that a run may have, given its domain and what was measured."""
     domain = str(run.manifest.get("problem", "")).partition("/")[0]
-    game = any((run.path / "arrays").glob("spectrum-*.npy"))
+    arrays = {path.name.partition("-")[0] for path in (run.path / "arrays").glob("*.npy")}
     own = [domain] if domain in DOMAINS else []
     probes = set(run.measurements["probe"].unique().to_pylist())
     deep = ["instruments"] if probes & set(INSTRUMENTS) else []
     policy = POLICY if domain == "rl" else ()
     slices = [SLICE + name for name in list_slices(run)]
-    return [*HOMES, *(["game"] if game else []), *own, *policy, *deep, *slices]
+    game = ["game"] if "spectrum" in arrays else []
+    sizes = ["magnitudes"] if any(name.startswith("magnitudes_") for name in arrays) else []
+    hessian = ["spectrum"] if arrays & {"hessian", "density"} else []
+    return [*HOMES, *game, *own, *policy, *deep, *sizes, *hessian, *slices]
 
 
 def draw(run: "Run", name: str = "overview") -> Path:

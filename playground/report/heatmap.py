@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
-from playground.report.style import ALARM, HEAT, LABEL, TICK, Sheet, counts, tick_text
+from playground.report.style import ALARM, HEAT, LABEL, NEVER, TICK, Sheet, counts, tick_text
 from playground.report.text import subtitle, title
 from playground.report.view import Array, View
 
@@ -26,7 +26,7 @@ COLUMNS = 160
 ROW, LABELS = 0.26, 48
 """Height of a row in inches, and the number of rows that have labels of their own (ours)."""
 
-NEVER, ZERO = "#DCDCDC", "#000000"
+ZERO = "#000000"
 
 
 @dataclass(frozen=True)

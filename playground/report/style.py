@@ -47,6 +47,8 @@ DIVERGING = LinearSegmentedColormap.from_list("field", ["#E8A87C", "#F7F7F7", "#
 """Two classes, or fake and real: pale orange and pale blue, white where undecided."""
 
 HEAT = colormaps["viridis"]
+NEVER = "#DCDCDC"
+"""Cells that were not measured."""
 
 
 def color(index: int) -> str:

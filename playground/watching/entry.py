@@ -25,6 +25,10 @@ from playground.watching.objective import Loss
 from playground.watching.player import Watched
 from playground.watching.watcher import Watcher
 
+CADENCE = {"copies": 8, "in place": 32, "in place, one buffer": 64}
+"""One update in so many is measured in full, by how a player is measured (8: as in a run; ours:
+measuring a large player in full takes as long as ten norms of its gradient)."""
+
 Players = Mapping[str, tuple[nn.Module | None, Any]]
 
 
@@ -36,7 +40,7 @@ def watch(
     objective: Loss | Mapping[str, Loss] | None = None,
     *,
     batch: Any = None,
-    every: int = 8,
+    every: int | None = None,
     passes_every: int = 64,
     budget: float | None = None,
     metric: str = "loss",
@@ -55,7 +59,8 @@ def watch(
         probes: none, light, standard or full, and ``Probe`` or ``Pass`` objects of one's own.
         objective: ``loss(model, batch)``, or {player: ``loss(*models, batch)``}, for passes.
         batch: what the objective is measured on until ``watcher.batch`` gives another.
-        every: one update in ``every`` is measured in full (8, as in a run).
+        every: one update in ``every`` is measured in full; null is 8, as in a run, 32 beyond 32 768
+            parameters and 64 beyond ``megabytes`` (ours).
         passes_every: iterations between passes without a cadence of their own (ours).
         budget: share of wall time that passes may take, as .05: cadences stretch; null is none.
         metric: the logged value that figures show first.
@@ -79,7 +84,8 @@ def watch(
         ...         watcher.log(loss=loss)
         >>> playground.load(watcher.path).figure("overview")
     """
-    check_numbers({"every": every, "passes_every": passes_every, "megabytes": megabytes}, budget)
+    counts = {"every": every, "passes_every": passes_every, "megabytes": megabytes}
+    check_numbers({key: count for key, count in counts.items() if count is not None}, budget)
     kind, own = folder.chosen(probes, (Probe, Pass))
     mirrored, objects = named(sinks, Sink)
     watched = {n: Watched(n, m, o, megabytes << 20) for n, m, o in pairs(model, optimizer)}
@@ -88,8 +94,9 @@ def watch(
         raise ConfigError("probes: a Pass needs objective=, a function of models and a batch")
     if objective is None and budget is not None:
         raise ConfigError("budget: is of passes, which need objective=")
+    cadence = every or max(CADENCE[player.mode] for player in watched.values())
     settings = Settings(
-        kind, every, passes_every, metric, higher_is_better=higher_is_better, seed=seed,
+        kind, cadence, passes_every, metric, higher_is_better=higher_is_better, seed=seed,
         megabytes=megabytes,
     )  # fmt: skip
     direction = [Direction(DIRECTION, seed, DirectionConfig().megabytes)] if kind == "full" else []

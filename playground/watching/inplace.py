@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from playground.parameters import Layout
-from playground.probes.quantities import Sums
+from playground.probes.quantities import Sums, pieces
 
 Tensors = Sequence[Tensor]
 
@@ -57,16 +57,21 @@ class InPlace:
             return None
         sums = Sums(self.layout, unscale)
         sums.known("gg", norms.double().square())
-        sums.add("gradient", gradients)
+        held = None
         if self._gradient is not None and (self._held, self._tap) == (update - 1, tap):
-            sums.dot("gv", gradients, self._views(self._gradient))
+            held = self._views(self._gradient)
             sums.known("vv", self._norms.double().square())
-        sums.dot("pp", parameters, parameters)
-        if self.single and self._gradient is not None:
+        if self.single and self._gradient is not None:  # which is read before it is written
             self._buffer, self._gradient = self._gradient, None
         else:
             self._buffer = self._taken()
-        self._filled(self._buffer, parameters)
+        views = self._views(self._buffer)
+        for tensor, (g, v, p, kept) in pieces(gradients, held, parameters, views):
+            sums.add("gradient", tensor, g)
+            if v is not None:
+                sums.dot("vg", tensor, v, g)
+            sums.dot("pp", tensor, p, p)
+            kept.copy_(p)
         return sums
 
     def after(
@@ -78,17 +83,20 @@ class InPlace:
         if buffer is None:
             return
         views = self._views(buffer)
-        for view, parameter in zip(views, parameters, strict=True):
-            torch.sub(parameter, view, out=view)
+        comparable = sums is not None and self._moved_at == update - 1
+        before = self._views(self._moved) if comparable and self._moved is not None else None
+        for tensor, (p, u, g, w) in pieces(parameters, views, gradients, before):
+            torch.sub(p, u, out=u)
+            if sums is None:
+                continue
+            sums.add("update", tensor, u)
+            sums.dot("uu", tensor, u, u)
+            if g is not None:
+                sums.dot("gu", tensor, g, u)
+            if w is not None:
+                sums.dot("uw", tensor, u, w)
+                sums.dot("ww", tensor, w, w)
         if sums is not None:
-            sums.add("update", views)
-            sums.dot("uu", views, views)
-            if gradients is not None:
-                sums.dot("ug", views, gradients)
-            if self._moved is not None and self._moved_at == update - 1:
-                moved = self._views(self._moved)
-                sums.dot("uw", views, moved)
-                sums.dot("ww", moved, moved)
             if self.single:
                 self._gradient, self._held = buffer, 0
             if ahead and gradients is not None:

@@ -12,6 +12,7 @@ from playground.optim.chain import Optimizer
 from playground.optim.config import SGD, Adagrad, Adam, AMSGrad, RMSprop
 from playground.parameters import Layout
 from playground.probes.step import BINS, edges, magnitudes, quantiles, step_length
+from playground.probes.step_probe import turned
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 EPS = torch.finfo(torch.float64).eps
@@ -128,7 +129,7 @@ def table(run):
     """{(iteration, quantity): [values of members]} of the step probe."""
     found = {}
     for r in run.measurements.to_pylist():
-        if r["probe"] == "step":
+        if r["probe"] == "step" and not r["tensor"]:
             found.setdefault((r["iteration"], r["quantity"]), []).append(r["value"])
     return found
 
@@ -167,10 +168,31 @@ def test_adam_s_first_rates_are_those_by_hand(tmp_path):
     assert found[1, "epsilon_share"][0] in (1 / 3, 2 / 3)  # the middle one is eps, to rounding
     expected = np.linalg.norm(gradient / (gradient + 0.1))
     assert found[1, "preconditioned_norm"] == pytest.approx([expected])
+    scaled = gradient / (gradient + 0.1)
+    cosine = gradient @ scaled / np.linalg.norm(gradient) / np.linalg.norm(scaled)
+    assert found[1, "preconditioned_cosine"] == pytest.approx([cosine])
+    counts = run.arrays["magnitudes_preconditioned_x"][1][0, 0]
+    assert (
+        counts.tolist()
+        == magnitudes(torch.tensor(scaled)[None], Layout({"x": (3,)}))[0, 0].tolist()
+    )
     counts = run.arrays["magnitudes_gradient_x"][1]
     assert counts.shape == (1, 1, BINS)
     assert counts.sum() == 3
     assert counts[0, 0, :30].sum() == 0  # nothing below 10^-5
+
+
+def test_a_preconditioned_gradient_is_told_by_tensor():
+    layout = Layout({"w": (2,), "b": (1,), "unused": (1,)})
+    gradient = torch.tensor([[3.0, 4.0, 2.0, 0.0], [1.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
+    denominator = torch.tensor([[1.0, 0.5, 4.0, 1.0], [2.0, 2.0, 2.0, 2.0]], dtype=torch.float64)
+    found = turned("m", gradient, gradient / denominator, layout)
+    assert found["m", "w", "preconditioned_norm"][0] == pytest.approx(np.hypot(3, 8))
+    assert found["m", "w", "preconditioned_cosine"][0] == pytest.approx(41 / 5 / np.hypot(3, 8))
+    assert found["m", "b", "preconditioned_norm"].tolist() == [0.5, 0.5]
+    assert found["m", "b", "preconditioned_cosine"].tolist() == [1.0, 1.0]
+    assert found["m", "unused", "preconditioned_cosine"][0].isnan()
+    assert found["m", "", "preconditioned_cosine"][1] == pytest.approx(1.0)  # a scale turns nothing
 
 
 @pytest.mark.parametrize("rounds", ["simultaneous", "alternating"])
