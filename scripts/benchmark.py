@@ -340,8 +340,17 @@ def watch(pairs: int, folder: Path, compiled: bool) -> None:
     import torch
 
     import playground
+    from playground.watching.watcher import Watcher
 
     torch.set_num_threads(1)
+    guarded, hooks = Watcher._guarded, [0.0]
+
+    def timed(*arguments: object) -> None:
+        began = time.process_time()
+        guarded(*arguments)  # type: ignore[arg-type]
+        hooks[0] += time.process_time() - began
+
+    Watcher._guarded = timed  # type: ignore[method-assign]
     cases = {
         "MLP 20-64-64-1, batch 64": ((20, 64, 64, 1), 64, 128),
         "MLP 784-1000-500-100-10, batch 128": ((784, 1000, 500, 100, 10), 128, 8),
@@ -350,9 +359,14 @@ def watch(pairs: int, folder: Path, compiled: bool) -> None:
     for number, (title, case) in enumerate(cases.items()):
         sides = {"alone": plain_loop(*case)[2]}
         model, optimizer, sides["watched"] = plain_loop(*case)
+        slices = 32 if case[0][0] > 4000 else 16  # 64 updates: one is measured in full
         with playground.watch(model, optimizer, run_dir=folder / f"watch{number}"):
-            slices = 32 if case[0][0] > 4000 else 16  # 64 updates: one is measured in full
-            show(title, interleave(sides, pairs, slices), "alone", "updates/s")
+            rates = interleave(sides, pairs, slices)
+        show(title, rates, "alone", "updates/s")
+        each = hooks[0] / (case[2] * (1 + slices * pairs))
+        share = each * statistics.median(rates["alone"])
+        print(f"  hooks {1e3 * each:.3g} ms of CPU time an update, {share:.1%} of one alone")
+        hooks[0] = 0.0
 
 
 FIRST_UPDATE = """

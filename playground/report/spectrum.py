@@ -32,7 +32,7 @@ from playground.report.view import Array, Series, View
 PER_DECADE, DECADES = 6, 3
 """Bins a decade, and decades below the largest eigenvalue until the axis is linear (ours)."""
 
-SMOOTH = np.exp(-0.5 * np.arange(-3, 4) ** 2 / 1.2**2)
+SMOOTH = (0.25, 0.5, 0.25)
 """What spreads a quadrature's few nodes over neighbouring bins (ours)."""
 
 FLOOR = 1e-6
@@ -140,20 +140,28 @@ def over_time(ax: Axes, view: View, player: str, found: Spectra) -> None:
     edges = borders(found.x)
     ax.pcolormesh(edges, found.edges, shares.T, cmap=HEAT, norm=LogNorm(FLOOR, 1.0))
     value_scale(ax, "symlog", found.linear)
-    for series in ends_of(view, player).values():
-        known = np.isfinite(series.values)
-        mean = np.where(known, series.values, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
-        ax.plot(series.x, np.where(known.any(axis=1), mean, np.nan), color=INK, linewidth=1.4)
+    for name, series in ends_of(view, player).items():
+        rough = view.measured(player, "curvature")[name]
+        ax.plot(rough.x, average(rough.values), color=INK, linewidth=0.9, linestyle=":")
+        ax.plot(series.x, average(series.values), color=INK, linewidth=1.4)
     line = stability(view, player)
     top = found.edges[-1]
     if line is not None:
-        level = np.nanmean(line.values, axis=1)
+        level = average(line.values)
         ax.plot(line.x, level, color=ALARM, linewidth=1.6)
         top = max(top, min(float(np.nanmax(level)) * 1.3, 30 * top))
     ax.axhline(0, color="#999999", linewidth=0.8)
     ax.set_ylim(found.edges[0], top)
     ax.set_xlim(edges[0], edges[-1])
     counts(ax)
+
+
+def average(values: Array) -> Array:
+    """Mean [T] over the members that are known, NaN where none is."""
+    known = np.isfinite(values)
+    count = known.sum(axis=1)
+    total = np.where(known, values, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def ends_of(view: View, player: str) -> dict[str, Series]:
@@ -198,5 +206,5 @@ def caption(view: View, panels: list[Spectra]) -> str:
     else:
         words.append("; estimated by stochastic Lanczos quadrature and smoothed where the Hessian "
                      "is too large to form.")  # fmt: skip
-    words.append(" Lines: where the residual is at most a tenth of the eigenvalue.")
+    words.append(" Dotted: a residual beyond a tenth of the eigenvalue.")
     return "".join(words) + " The vertical axis is logarithmic but around 0."
