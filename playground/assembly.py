@@ -75,6 +75,12 @@ def assemble(
         )
         config = dataclasses.replace(config, problem=custom)
         validate(config)
+    endless = [name for name in players if problem.whole(name) is None]
+    if config.probes.curvature.data == "all" and endless:
+        raise ConfigError(
+            f"probes.curvature.data=all: problem {config.problem.name} draws without end, so "
+            f"player {endless[0]} has no whole of data; allowed are batch, and all of supervised/*"
+        )
     optimizers = {
         name: make_optimizer(config, name, replicas, player.parameters.values)
         for name, player in players.items()
@@ -196,6 +202,7 @@ def passes(
             lambda columns, null: recorder.add("measurements", columns, null=null),
             lambda name, iteration, array: save_array(directory, name, iteration, array),
             partial(note, recorder, probe.name), lambda name: stability_line(engine, name),
+            parts.problem.whole,
         )  # fmt: skip
 
     result: list[Passing] = []

@@ -134,6 +134,11 @@ class Wrapped(Problem):
         """The problem's own."""
         return self.problem.evaluate()
 
+    def whole(self, player: str) -> Move | None:
+        """The problem's own, with the player's new objective."""
+        move = self.problem.whole(player)
+        return None if move is None else self._exchange(move)
+
     def replaced(self) -> None:
         """The problem's own."""
         self.problem.replaced()

@@ -217,6 +217,10 @@ class Problem(ABC):
     def evaluate(self) -> Evaluation:
         """Measure every member with randomness that training never sees."""
 
+    def whole(self, player: str) -> "Move | None":
+        """A player's move on all the data that its batches are of; None where there is no end."""
+        return None
+
     def replaced(self) -> None:  # noqa: B027
         """Forget what was derived from the initial parameters: they are another run's now."""
 

@@ -39,6 +39,11 @@ class CurvatureConfig:
     every: int | None = number(
         None, minimum=0, doc="iterations, 0 is never; null is at evaluations, if probes=full"
     )
+    data: str = choice(
+        "batch",
+        ("batch", "all"),
+        "what the Hessian is of: the player's next batch, or all data (supervised/*)",
+    )
     products: int = number(15, minimum=2, doc="Hessian products for both ends, at most (ours)")
     tolerance: float = number(
         1e-2, above=0.0, doc="residual that is enough, share of the largest |eigenvalue| (ours)"

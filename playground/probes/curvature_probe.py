@@ -47,7 +47,9 @@ class Spectrum:
 
 
 class CurvatureProbe(Pass):
-    """Hessians of all players, each of its own objective by its own parameters, on its next batch.
+    """Hessians of all players, each of its own objective by its own parameters.
+
+    On its next batch, or with ``data: all`` on all the data that batches are drawn from.
 
     Quantities of each player:
 
@@ -94,6 +96,8 @@ class CurvatureProbe(Pass):
         errors: dict[Key, Tensor] = {}
         arrays: dict[str, Tensor] = {}
         for player, move in seen.moves.items():
+            if self.config.data == "all":
+                move = seen.whole(player) or move
             leaf = seen.players[player].parameters.values.detach().requires_grad_()
             gradient = seen.gradient(move, {player: leaf}, create_graph=True)
             products = Products([gradient.value], [leaf])

@@ -45,6 +45,14 @@ def no_line(player: str) -> None:
     """Of optimizers that nobody knows."""
 
 
+Whole = Callable[[str], Move | None]
+"""player -> its move on all data; None where there is no end of them."""
+
+
+def no_end(player: str) -> None:
+    """Of data that nobody knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """What a pass sees.
@@ -54,12 +62,14 @@ class Turn:
         gradient: of any of them, anywhere.
         players: {player: parameters and their layout}, not to be written to.
         stability: of a player's optimizer, before its next update.
+        whole: a player's move on all of its data.
     """
 
     moves: Mapping[str, Move]
     gradient: Differentiate
     players: Mapping[str, Player]
     stability: Line = no_line
+    whole: Whole = no_end
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +142,10 @@ class Passing:
         keep: Keep,
         note: Note = lambda iteration, message: None,
         stability: Line = no_line,
+        whole: Whole = no_end,
     ) -> None:
         self.probe, self.players, self.gradient = probe, players, gradient
-        self.note, self.stability = note, stability
+        self.note, self.stability, self.whole = note, stability, whole
         self.updates, self.sink, self.keep = updates, sink, keep
         self.iteration, self.cadence = 0, 1
         self.only: int | None = None
@@ -159,7 +170,7 @@ class Passing:
         self._done = self.iteration
         seen = {name: self._seen[name] for name in self.players}
         self._seen = {}
-        turn = Turn(seen, self.gradient, self.players, self.stability)
+        turn = Turn(seen, self.gradient, self.players, self.stability, self.whole)
         self._timed(lambda: self.probe.measure(turn))
 
     def due(self) -> bool:

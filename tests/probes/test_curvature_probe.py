@@ -17,12 +17,14 @@ from harness import (
 )
 from scipy.sparse.linalg import eigsh
 
+import playground
 from playground.probes import game
 from playground.probes.config import CurvatureConfig
 from playground.probes.critical import KINDS
 from playground.probes.curvature_probe import CurvatureProbe
 from playground.probes.game_probe import of_turn
 from playground.probes.passes import Turn
+from playground.schema import ConfigError
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 
@@ -237,3 +239,44 @@ def test_against_curvlinops():
     found = measured(seen, 1, dense=0, products=400, tolerance=1e-8).values
     assert found["model", "lambda_min"].item() == pytest.approx(low, rel=1e-6)
     assert found["model", "lambda_max"].item() == pytest.approx(high, rel=1e-9)
+
+
+def test_of_all_data_whatever_the_batch(tmp_path):
+    """The Hessian of least squares on every sample is X^T X / n, at every update."""
+    given = ["problem=supervised/linear_regression", "problem.batch_size=8", "dtype=float64",
+             "optimizer=sgd", "optimizer.lr=0.01", "budget.iterations=3",
+             "probes.curvature.every=1"]  # fmt: skip
+    made = loop(*given)
+    x = made.problem.train[0].double()
+    expected = torch.linalg.eigvalsh(x.T @ x / len(x))[[0, -1]].tolist()
+    found = {}
+    for data in ("all", "batch"):
+        run = quiet([*given, f"probes.curvature.data={data}"], tmp_path / data)
+        for row in run.measurements.to_pylist():
+            key = (data, row["quantity"])
+            found.setdefault(key, []).append(row["value"])
+    assert found["all", "lambda_min"] == pytest.approx(3 * [expected[0]])
+    assert found["all", "lambda_max"] == pytest.approx(3 * [expected[1]])
+    assert len(set(found["batch", "lambda_max"])) == 3
+    with pytest.raises(ConfigError, match="data=all: problem gan/ring draws without end"):
+        quiet(["problem=gan/ring", "probes.curvature.data=all"], tmp_path / "gan")
+    assert not (tmp_path / "gan").exists()
+
+
+def test_all_data_under_another_objective(tmp_path):
+    """Twice the loss has twice the Hessian, of all data too."""
+    given = ["problem=supervised/linear_regression", "dtype=float64", "budget.iterations=1",
+             "probes.curvature.every=1", "probes.curvature.data=all"]  # fmt: skip
+
+    def twice(objective):
+        def double(params, batch):
+            terms, diagnostics = objective(params, batch)
+            return {name: 2 * term for name, term in terms.items()}, diagnostics
+
+        return double
+
+    ends = []
+    for name, wraps in (("plain", None), ("twice", {"model": twice})):
+        run = playground.run([*given, f"run_dir={tmp_path / name}"], objectives=wraps, quiet=True)
+        ends.append({r["quantity"]: r["value"] for r in run.measurements.to_pylist()})
+    assert ends[1]["lambda_max"] == pytest.approx(2 * ends[0]["lambda_max"])

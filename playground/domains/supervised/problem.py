@@ -78,6 +78,10 @@ class SupervisedProblem(Problem):
         self.counters["samples"] += batch["target"].shape[1]
         return {}
 
+    def whole(self, player: str) -> Move:
+        """All of the training set."""
+        return Move(player, self.objective, self.full)
+
     def evaluate(self) -> Evaluation:
         """Measure every member on the whole test and training set; nothing is random.
 
