@@ -99,9 +99,11 @@ class Session:
         """What the living member that has used most has used: none goes beyond its budget."""
         if self.key == "iterations":
             return self.iteration
-        living = ~self.engine.frozen.cpu().numpy()
-        counts = self.counters()[self.key]
-        return int(counts[living].max()) if living.any() else int(counts.max())
+        counts = self._count(self.key)
+        if self.engine.failures:
+            living = ~self.engine.frozen.cpu().numpy()
+            counts = counts[living] if living.any() else counts
+        return int(counts.max())
 
     def over(self) -> bool:
         """Whether nothing is left to do."""
@@ -109,13 +111,17 @@ class Session:
 
     def counters(self) -> dict[str, np.ndarray]:
         """{counter: int64 [M]}; ``updates`` is the most-updated player's."""
-        updates = np.max(np.stack(list(self.engine.updates.values())), axis=0)
-        own = {name: count.copy() for name, count in self.problem.counters.items()}
-        return {
-            "updates": updates,
-            "gradient_evaluations": self.engine.gradient_evaluations.copy(),
-            **own,
-        }
+        names = ("updates", "gradient_evaluations", *self.problem.counters)
+        return {name: self._count(name).copy() for name in names}
+
+    def _count(self, name: str) -> np.ndarray:
+        """One of the counters, not to be kept."""
+        if name == "updates":
+            first, *others = self.engine.updates.values()
+            return np.maximum.reduce([first, *others]) if others else first
+        if name == "gradient_evaluations":
+            return self.engine.gradient_evaluations
+        return self.problem.counters[name]
 
     def run(self) -> None:
         """Iterate until the budget is used.
