@@ -32,6 +32,7 @@ class MetricLog:
     members: int
     _keys: list[tuple[str, str]] = field(default_factory=list)
     _stamps: list[Stamp] = field(default_factory=list)
+    _places: list[int] = field(default_factory=list)  # of each value's stamp in ``_stamps``
     _values: list[Tensor | np.ndarray] = field(default_factory=list)
     _errors: list[np.ndarray | None] = field(default_factory=list)
     _rounds: dict[tuple[str, str], list[Tensor]] = field(default_factory=dict)
@@ -65,8 +66,10 @@ class MetricLog:
         stderr: np.ndarray | None = None,
     ) -> None:
         """Keep one value [M]."""
+        if not self._stamps or self._stamps[-1] is not stamp:
+            self._stamps.append(stamp)
         self._keys.append((player, name))
-        self._stamps.append(stamp)
+        self._places.append(len(self._stamps) - 1)
         self._values.append(value)
         self._errors.append(stderr)
 
@@ -76,25 +79,31 @@ class MetricLog:
             return None
         shape = (len(self._keys), self.members)
         columns: dict[str, Any] = {"value": _fetch(self._values, shape).ravel()}
-        columns["iteration"] = np.repeat([s.iteration for s in self._stamps], self.members)
-        columns["seconds"] = np.repeat([s.seconds for s in self._stamps], self.members)
+        places = np.array(self._places)
+        for name in ("iteration", "seconds"):
+            times = np.array([getattr(stamp, name) for stamp in self._stamps])
+            columns[name] = np.repeat(times[places], self.members)
         columns["member"] = np.tile(np.arange(self.members), shape[0])
         null: dict[str, np.ndarray] = {}
         for name in COUNTERS:
             present = [name in s.counters for s in self._stamps]
             zero = np.zeros(self.members, np.int64)
-            columns[name] = np.stack([s.counters.get(name, zero) for s in self._stamps]).ravel()
-            null[name] = np.repeat(~np.array(present), self.members)
+            counts = np.stack([s.counters.get(name, zero) for s in self._stamps])
+            columns[name] = counts[places].ravel()
+            null[name] = np.repeat(~np.array(present)[places], self.members)
         for i, name in enumerate(("player", "name")):
             names = sorted({key[i] for key in self._keys})
             code = {text: index for index, text in enumerate(names)}
             codes = np.array([code[key[i]] for key in self._keys], np.int32)
             columns[name] = (np.repeat(codes, self.members), names)
-        blank = np.full(self.members, np.nan)
-        errors = [blank if e is None else e for e in self._errors]
-        columns["stderr"] = np.stack(errors).ravel()
+        errors = np.full(shape, np.nan)
+        for i, error in enumerate(self._errors):
+            if error is not None:
+                errors[i] = error
+        columns["stderr"] = errors.ravel()
         null["stderr"] = np.repeat([e is None for e in self._errors], self.members)
-        self._keys, self._stamps, self._values, self._errors = [], [], [], []
+        self._keys, self._stamps, self._places = [], [], []
+        self._values, self._errors = [], []
         return columns, null
 
 
@@ -104,7 +113,7 @@ def _fetch(values: Sequence[Tensor | np.ndarray], shape: tuple[int, int]) -> np.
     where = [i for i, value in enumerate(values) if isinstance(value, Tensor)]
     if where:
         tensors = [value for value in values if isinstance(value, Tensor)]
-        out[where] = torch.stack([t.to(torch.float64) for t in tensors]).cpu().numpy()
+        out[where] = torch.stack(tensors).to(torch.float64).cpu().numpy()
     for i, value in enumerate(values):
         if not isinstance(value, Tensor):
             out[i] = value
