@@ -181,7 +181,7 @@ class Norms:
         members = norms.shape[1]
         clipped = np.array([read == "clipped" for read in player.reads], dtype=bool)
         raw = measured.copy()
-        raw[player.slots] = ~clipped
+        raw[player.slots] = ~clipped | self._known(player)
         self._emit(name, stamps[~raw], members, ["gradient"], [""], {"norm": norms[~raw]})
         merged = set(np.array(player.slots, dtype=int)[clipped].tolist())
         self._clips(name, player, stamps, merged)
@@ -226,7 +226,10 @@ class Norms:
         for tap, coefficients, rows in self._taps(player, clipped):
             columns = {key: kept[rows] for key, kept in table["gradient"].items()}
             if coefficients:
-                columns["clip_coefficient"] = torch.stack(coefficients).cpu().numpy()
+                factor = columns["clip_coefficient"] = torch.stack(coefficients).cpu().numpy()
+                raw = unclipped(columns, factor)
+                raw["norm"][..., 0] = norms[rows]
+                self._emit(name, stamps[rows], members, ["gradient"], tensors, raw)
             self._emit(name, stamps[rows], members, [tap], tensors, columns)
         self._emit(name, stamps, members, ["update"], tensors, table["update"])
 
@@ -236,9 +239,14 @@ class Norms:
         """Where the ring's gradients were read: (tap, clip coefficients, bool [K])."""
         yield "gradient", [], ~clipped
         clips = [player.clips.get(place, Clip(None)).coefficient for place in player.slots]
-        known = clipped & np.array([clip is not None for clip in clips])
+        known = clipped & self._known(player)
         yield "clipped", [c for c, own in zip(clips, known, strict=True) if own], known  # type: ignore[misc]
         yield "clipped", [], clipped & ~known
+
+    def _known(self, player: _Player) -> np.ndarray:
+        """Whether what clipping multiplied with is known, bool [K] of the ring's rows."""
+        clips = [player.clips.get(place) for place in player.slots]
+        return np.array([c is not None and c.coefficient is not None for c in clips], dtype=bool)
 
     def _emit(
         self,
@@ -267,6 +275,14 @@ class Norms:
             if key in ("ratio", "cosine_previous", "alignment", "learning_rate"):
                 null[key] = np.isnan(columns[key])
         self.sink(columns, null)
+
+
+def unclipped(columns: Mapping[str, np.ndarray], factor: np.ndarray) -> dict[str, np.ndarray]:
+    """Tier 0 of the gradient that clipping by norm multiplied with a factor [K, M]."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        sizes = {key: columns[key] / factor[..., None] for key in ("norm", "mean_abs", "max_abs")}
+    same = ("zero_share", "nonfinite", "cosine_previous")
+    return {**sizes, **{key: columns[key] for key in same}}
 
 
 def _rates(rates: list[float | Tensor], members: int) -> np.ndarray:

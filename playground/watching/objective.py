@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from playground.game import Batch, Gradient, Move, Objective, Params, Player, Terms
 from playground.gradients import Differentiator
@@ -113,7 +114,7 @@ class Objectives:
         batch = {name: t.detach()[None] for name, t in tensors(self._batches[player])}
         for name, watched in self.watched.items():
             self.players[name].parameters.values.copy_(watched.flat(watched.parameters))
-        with torch.enable_grad():
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # which alone can be twice derived
             passing((Move(player, self.objectives[player], batch),))
 
     def _objective(self, player: str, function: Loss) -> Objective:

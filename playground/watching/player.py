@@ -142,6 +142,8 @@ class Watched:
     def clipped(self, parameters: frozenset[int], coefficient: Tensor | None) -> None:
         """Keep what clipping did; see ``clipping.Listener``."""
         if self.ids & parameters:
+            if coefficient is not None:  # in half precision where the gradients are
+                coefficient = coefficient.to(self.dtype)
             self._clip.merge(coefficient if self.ids <= parameters else None)
             first = self._first()
             self._clip.of = None if first is None else (weakref.ref(first), first._version)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from playground.game import Observation
-from playground.probes.norms import Clip, Norms, Stamp
+from playground.probes.norms import Clip, Norms, Stamp, unclipped
 from playground.probes.probe import Measuring
 from playground.watching.player import Reading, Watched
 
@@ -44,10 +44,14 @@ def in_place(
     rates = torch.as_tensor(player.rates()).reshape(1, 1, -1).numpy()
     table = {seen.tap: found["gradient"], "update": {**found["update"], "learning_rate": rates}}
     if seen.tap == "clipped":
-        if coefficient is not None:
-            table["clipped"]["clip_coefficient"] = coefficient.cpu().reshape(1, 1, 1).numpy()
-        norm = {"norm": seen.raw.cpu().reshape(1, 1, 1).numpy()}
-        norms.emit(player.name, player.layout, stamp, {"gradient": norm}, [""])
+        norm = seen.raw.cpu().reshape(1, 1, 1).numpy()
+        if coefficient is None:
+            norms.emit(player.name, player.layout, stamp, {"gradient": {"norm": norm}}, [""])
+        else:
+            factor = coefficient.cpu().reshape(1, 1).numpy()
+            table["gradient"] = unclipped(table["clipped"], factor)
+            table["gradient"]["norm"][..., :1] = norm
+            table["clipped"]["clip_coefficient"] = factor[..., None]
     norms.emit(player.name, player.layout, stamp, table)
 
 

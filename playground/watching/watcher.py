@@ -180,12 +180,9 @@ class Watcher:
             return
         self._detach()
         try:
-            spent = self._objectives.spent() if self._objectives is not None else ""
-            if spent:
-                self._event(self.iteration, "probes", spent, "")
-            self.flush()
-            self._recorder.close()
-            compact(self._directory)
+            trouble = self._last_words()
+            if trouble:
+                status, reason = "failed", reason or f"the watcher failed: {trouble}"
             stands = not self._named or self.settings.metric in self._named
             changes = {} if stands else {"main_metric": self._named[0]}
             counters = {"iterations": self.iteration, "updates": max(self.updates.values())}
@@ -198,8 +195,23 @@ class Watcher:
                 self._directory.update_manifest(sinks=told)
         finally:
             self._directory.release()
+        if trouble:
+            warnings.warn(f"playground.watch: the last records are lost: {trouble}", stacklevel=3)
         for name, trouble in self._mirrors.news():
             warnings.warn(f"playground.watch: sink {name}: {trouble}", stacklevel=3)
+
+    def _last_words(self) -> str:
+        """Write what is left; what went wrong, since closing stops no loop either."""
+        try:
+            spent = self._objectives.spent() if self._objectives is not None else ""
+            if spent:
+                self._event(self.iteration, "probes", spent, "")
+            self.flush()
+            self._recorder.close()
+            compact(self._directory)
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
 
     def _detach(self) -> None:
         self._open = False

@@ -379,3 +379,42 @@ def test_full_probes_measure_both_ends_of_the_hessian(tmp_path):
     for iteration in (1, 3):
         assert found[iteration, "model", "lambda_min"] == pytest.approx(ends[0], rel=1e-4)
         assert found[iteration, "model", "lambda_max"] == pytest.approx(ends[1], rel=1e-4)
+
+
+class Attention(nn.Module):
+    """One head of self-attention by torch's fused function, which has no second derivative."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Linear(4, 12)
+
+    def forward(self, x):
+        q, k, v = self.mix(x).chunk(3, dim=-1)
+        return nn.functional.scaled_dot_product_attention(q, k, v).mean(dim=(1, 2))
+
+
+def test_curvature_of_attention(tmp_path):
+    """The largest eigenvalue of a model with torch's attention, against the formed Hessian."""
+    torch.manual_seed(0)
+    model = Attention().double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    x, y = torch.randn(8, 5, 4).double(), torch.randn(8).double()
+    square = lambda m, b: (m(b[0]) - b[1]) ** 2  # noqa: E731
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with playground.watch(model, optimizer, run_dir=tmp_path / "run", objective=square,
+                          probes="full", passes_every=1, batch=(x, y)):  # fmt: skip
+        square(model, (x, y)).mean().backward()
+        optimizer.step()
+    found = [r for r in playground.load(tmp_path / "run").measurements.to_pylist()
+             if r["quantity"] == "lambda_max"]  # fmt: skip
+
+    def loss(flat):
+        parts = torch.split(flat, [p.numel() for p in start.values()])
+        given = {n: v.view(p.shape) for (n, p), v in zip(start.items(), parts, strict=True)}
+        q, k, v = nn.functional.linear(x, given["mix.weight"], given["mix.bias"]).chunk(3, dim=-1)
+        weight = torch.softmax(q @ k.mT / 2, dim=-1)  # 2 = sqrt(4)
+        return (((weight @ v).mean(dim=(1, 2)) - y) ** 2).mean()
+
+    flat = torch.cat([p.ravel() for p in start.values()])
+    expected = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, flat))[-1]
+    assert found[0]["value"] == pytest.approx(float(expected), rel=1e-6)

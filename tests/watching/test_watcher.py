@@ -163,6 +163,49 @@ def test_clipping_is_seen_and_named(tmp_path, name, place, monkeypatch):
             assert coefficient == pytest.approx(min(1, most / (raw + 1e-6)), rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("place", ["copies", "in place", "in place, one buffer"])
+def test_clipping_in_half_precision(tmp_path, place, dtype, monkeypatch):
+    """Torch's clipping computes in the gradients' type; the records do not."""
+    set_place(place, monkeypatch)
+    model = net().to(dtype)
+    optimizer, raw = torch.optim.SGD(model.parameters(), lr=0.1), []
+    with playground.watch(model, optimizer, run_dir=tmp_path / "run", every=1):
+        for _, (x, y) in zip(range(6), data(), strict=False):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x.to(dtype)).float(), y).backward()
+            raw.append([p.grad.double().numpy() for p in model.parameters()])
+            nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            optimizer.step()
+    found = rows(tmp_path / "run")
+    rounding = float(torch.finfo(dtype).eps)
+    for update, gradients in enumerate(raw, start=1):
+        whole = np.linalg.norm(np.concatenate([g.ravel() for g in gradients]))
+        assert found["model", update, "gradient", ""]["norm"] == pytest.approx(whole, rel=1e-5)
+        for name, gradient in zip(NAMES, gradients, strict=True):
+            row = found["model", update, "gradient", name]
+            assert row["norm"] == pytest.approx(np.linalg.norm(gradient), rel=4 * rounding)
+            assert row["max_abs"] == pytest.approx(np.abs(gradient).max(), rel=4 * rounding)
+
+
+def test_closing_never_raises(tmp_path, monkeypatch):
+    """Records that cannot be written end the run as failed, not the loop."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    watcher = playground.watch(model, optimizer, run_dir=tmp_path / "run")
+    simple(model, optimizer)
+
+    def broken():
+        raise OSError("no space left")
+
+    monkeypatch.setattr(watcher, "flush", broken)
+    with pytest.warns(UserWarning, match="last records are lost: OSError: no space left"):
+        watcher.close()
+    manifest = playground.load(tmp_path / "run").manifest
+    assert manifest["status"] == "failed"
+    assert "no space left" in manifest["reason"]
+
+
 def test_clipping_of_a_skipped_step_is_forgotten(tmp_path):
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -185,11 +228,12 @@ def test_clipping_of_a_skipped_step_is_forgotten(tmp_path):
 def test_taps_may_change_from_update_to_update(tmp_path):
     """Clipping every third update: rows of both taps, no cosine across them."""
     model = net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer, raw = torch.optim.SGD(model.parameters(), lr=0.1), []
     with playground.watch(model, optimizer, run_dir=tmp_path / "run", every=1):
         for update, (x, y) in zip(range(9), data(), strict=False):
             optimizer.zero_grad()
             nn.functional.cross_entropy(model(x), y).backward()
+            raw.append(model[0].bias.grad.numpy().astype(float))
             if update % 3 == 0:
                 nn.utils.clip_grad_norm_(model.parameters(), 0.1)
             optimizer.step()
@@ -197,8 +241,12 @@ def test_taps_may_change_from_update_to_update(tmp_path):
     for update in range(1, 10):
         clipped = update % 3 == 1
         row = found["model", update, "clipped" if clipped else "gradient", "0.bias"]
-        assert ("model", update, "gradient" if clipped else "clipped", "0.bias") not in found
+        assert (("model", update, "clipped", "0.bias") in found) == clipped
         assert (row["cosine_previous"] is None) == (update % 3 != 0)
+        row = found["model", update, "gradient", "0.bias"]  # the raw one, clipped or not
+        assert row["norm"] == pytest.approx(np.linalg.norm(raw[update - 1]), rel=1e-5)
+        assert row["max_abs"] == pytest.approx(np.abs(raw[update - 1]).max(), rel=1e-5)
+        assert row["mean_abs"] == pytest.approx(np.abs(raw[update - 1]).mean(), rel=1e-5)
 
 
 def test_closed_by_the_end_of_the_program(tmp_path):
