@@ -20,12 +20,9 @@ Table = dict[str, dict[str, np.ndarray]]
 """{tap: {quantity: [K, M, 1 + T]}}, the whole player first."""
 
 VALUES = ("previous_gradient", "gradient", "update", "previous_update", "parameters")
-"""What is measured: v, g, u, w and p. Neighbours are those whose products are wanted."""
+"""What is measured: v, g, u, w and p."""
 
 PRODUCTS = ("vv", "gg", "uu", "ww", "pp", "vg", "gu", "uw")
-
-BLOCK = 16
-"""Updates that are measured at once: fresh pages cost more than the arithmetic (ours)."""
 
 CHUNK = {"cpu": 1 << 17}
 """Elements of a chunk by device (512 kB in float32: a share of a core's cache; ours)."""
@@ -34,27 +31,25 @@ LARGE = 1 << 24
 """Elements of a chunk elsewhere (ours)."""
 
 
-def measure(ring: Tensor, layout: Layout) -> Table:
-    """Measure copies [K, M, 5, N] of ``VALUES``, in their order."""
-    parts = torch.split(ring, BLOCK)
-    scratch = ring.new_empty(len(parts[0]), ring.shape[1], 8, layout.size)
-    return _joined([_measured(part, layout, scratch[: len(part)]) for part in parts], axis=0)
-
-
-def _measured(ring: Tensor, layout: Layout, scratch: Tensor) -> Table:
-    """Measure a block of updates; scratch is [K, M, 8, N]."""
-    torch.mul(ring, ring, out=scratch[:, :, :5])
-    torch.mul(ring[:, :, :3], ring[:, :, 1:4], out=scratch[:, :, 5:])  # neighbours
-    sums = _per_tensor(scratch, layout)
-    squares = {key: sums[:, :, i] for i, key in enumerate(PRODUCTS)}
-    both = _sizes(ring[:, :, 1:3], np.sqrt(sums[:, :, 1:3]), layout, scratch[:, :, :2])
-    sizes = {tap: {key: value[:, :, i] for key, value in both.items()}
-             for i, tap in enumerate(("gradient", "update"))}  # fmt: skip
+def measure(values: Sequence[Tensor], layout: Layout) -> Table:
+    """Measure ``VALUES``, each [K, M, N] in any strides."""
+    named = dict(zip("vguwp", values, strict=True))
+    scratch = torch.empty_like(values[0], memory_format=torch.contiguous_format)
+    squares = {
+        key: _per_tensor(torch.mul(named[key[0]], named[key[1]], out=scratch), layout)
+        for key in PRODUCTS
+    }  # one scratch: fresh pages cost more than the arithmetic
+    sizes = {
+        tap: _sizes(named[tap[0]], np.sqrt(squares[2 * tap[0]]), layout, scratch)
+        for tap in ("gradient", "update")
+    }
     return quantities(squares, sizes)
 
 
 def measure_in_place(values: Sequence[Tensor], layout: Layout) -> Table:
-    """Measure one update's ``VALUES``, each [M, N], without a copy."""
+    """Measure one update's ``VALUES``, each [M, N]; large members piece by piece."""
+    if layout.size < CHUNK.get(values[0].device.type, LARGE):
+        return measure([value[None] for value in values], layout)
     tables = []
     for member in zip(*values, strict=True):
         sums = Sums(layout)
@@ -65,13 +60,8 @@ def measure_in_place(values: Sequence[Tensor], layout: Layout) -> Table:
             sums.add("gradient", tensor, found["g"])
             sums.add("update", tensor, found["u"])
         tables.append(sums.table())
-    return _joined(tables, axis=1)
-
-
-def _joined(tables: Sequence[Table], axis: int) -> Table:
-    """Tables of several blocks of updates, or members, in one."""
     return {
-        tap: {key: np.concatenate([t[tap][key] for t in tables], axis) for key in columns}
+        tap: {key: np.concatenate([t[tap][key] for t in tables], axis=1) for key in columns}
         for tap, columns in tables[0].items()
     }
 

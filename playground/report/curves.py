@@ -35,8 +35,10 @@ BINS = 160
 LINES, LEAVING = 10, 40
 """Up to so many members have lines of their own, and of those that diverge (ours)."""
 
-BAND = "Thin lines: members; thick: their mean"
-WIDE_BAND = "Line: mean of the members; band: the middle 95 % of them"
+BAND = "Thin lines: members; thick: their mean, geometric on log axes; final: mean ± std"
+WIDE_BAND = (
+    "Line: mean of the members, geometric on log axes; band: the middle 95 %; final: mean ± std"
+)
 
 
 def spread_text(members: int) -> str:

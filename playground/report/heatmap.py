@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullFormatter
 
-from playground.report.style import ALARM, HEAT, LABEL, NEVER, TICK, Sheet, counts, tick_text
+from playground.report.style import ALARM, HEAT, NEVER, TICK, Sheet, counts, tick_text
 from playground.report.text import subtitle, title
 from playground.report.view import Array, View
 
@@ -158,15 +158,9 @@ def label(ax: Axes, tensors: list[str]) -> None:
 def _key(sheet: Sheet, scale: LogNorm, panels: list[Cells]) -> None:
     """The colour bar, and what the other colours mean where they occur."""
     figure = sheet.figure
-    width, height = (float(v) for v in figure.get_size_inches())
-    tall = min(sheet.top - sheet.bottom, 3.2 / height)
-    ax = figure.add_axes((1 - 1.15 / width, sheet.top - tall, 0.16 / width, tall))
-    bar = figure.colorbar(ScalarMappable(scale, HEAT), cax=ax)
-    bar.set_label("L2 norm of the gradient", fontsize=LABEL)
-    bar.ax.tick_params(labelsize=TICK)
+    bar = sheet.bar(ScalarMappable(scale, HEAT), "L2 norm of the gradient", 3.2)
     bar.ax.yaxis.set_major_formatter(tick_text)
     bar.ax.yaxis.set_minor_formatter(NullFormatter())
-    bar.outline.set_visible(False)
     meaning = {
         "not measured": (NEVER, any(not c.measured.all() for c in panels)),
         "exactly zero": (ZERO, any(c.zero.any() for c in panels)),
@@ -174,6 +168,7 @@ def _key(sheet: Sheet, scale: LogNorm, panels: list[Cells]) -> None:
     }
     shown = {name: color for name, (color, present) in meaning.items() if present}
     if shown:
+        height = float(figure.get_figheight())
         figure.legend([Patch(color=c) for c in shown.values()], list(shown), ncols=len(shown),
                       loc="upper right", bbox_to_anchor=(sheet.right, 1 - 0.12 / height),
                       fontsize=TICK, frameon=False, borderaxespad=0.0)  # fmt: skip

@@ -14,7 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from playground.report.style import ALARM, HEAT, LABEL, TICK, Sheet, counts
+from playground.report.style import ALARM, HEAT, MUTED, TICK, Sheet, counts
 from playground.report.text import subtitle, title
 from playground.report.view import Array, View
 
@@ -76,7 +76,7 @@ def figure(view: View) -> Figure | None:
         paint(ax, value, scale, low, high)
         if column:
             ax.tick_params(labelleft=False)
-    _key(sheet, scale)
+    sheet.bar(ScalarMappable(scale, HEAT), "share of entries")
     return sheet.figure
 
 
@@ -98,7 +98,9 @@ def span(panels: Sequence[Shares]) -> tuple[int, int]:
     places = np.flatnonzero(used)
     if not len(places):
         places = np.array([-LOW * PER_DECADE])
-    return int(places[0]), max(int(places[-1]) + 1, int(places[0]) + 2 * PER_DECADE)
+    count, least = len(used), 2 * PER_DECADE
+    high = min(count, max(int(places[-1]) + 1, int(places[0]) + least))
+    return max(0, min(int(places[0]), high - least)), high
 
 
 def paint(ax: Axes, panel: Shares, scale: PowerNorm, low: int, high: int) -> None:
@@ -122,15 +124,35 @@ def paint(ax: Axes, panel: Shares, scale: PowerNorm, low: int, high: int) -> Non
         ax.text(edges[-1], above + step, "not finite ", color=ALARM, fontsize=TICK, ha="right",
                 va="center")  # fmt: skip
     middle = (edges[:-1] + edges[1:]) / 2
-    ax.plot(middle, panel.median(), color="white", linewidth=2.6)
-    ax.plot(middle, panel.median(), color="black", linewidth=1.2)
+    marker = "o" if len(panel.x) == 1 else ""
+    for color, width in (("white", 2.6), ("black", 1.2)):
+        ax.plot(
+            middle,
+            panel.median(),
+            color=color,
+            linewidth=width,
+            marker=marker,
+            markersize=2 * width,
+        )
+    if high == len(panel.shares[0]) - 2:
+        ax.text(edges[0], top, " and larger", color=MUTED, fontsize=TICK, va="bottom")
+    if low == 0:
+        ax.text(edges[0], bottom, " and smaller", color=MUTED, fontsize=TICK, va="top")
     decades = np.arange(np.ceil(bottom), np.floor(top) + 1)
     every = max(1, -(-len(decades) // 7))
     ax.set_yticks([zero - step, *decades[::every]],
                   ["0", *(f"1e{int(d)}" for d in decades[::every])])  # fmt: skip
     ax.set_ylim(zero - 2 * step, above + 2 * step if broken.any() else top)
     ax.set_xlim(edges[0], edges[-1])
-    counts(ax)
+    times(ax, panel.x)
+
+
+def times(ax: Axes, x: Array) -> None:
+    """Ticks of an axis of iterations, the one there is where there is one."""
+    if len(x) == 1:
+        ax.set_xticks(x)
+    else:
+        counts(ax)
 
 
 def borders(x: Array) -> Array:
@@ -139,17 +161,6 @@ def borders(x: Array) -> Array:
         return np.array([x[0] - 0.5, x[0] + 0.5])
     middle = (x[:-1] + x[1:]) / 2
     return np.concatenate([[x[0] - (middle[0] - x[0])], middle, [x[-1] + (x[-1] - middle[-1])]])
-
-
-def _key(sheet: Sheet, scale: PowerNorm) -> None:
-    """The colour bar."""
-    width, height = (float(v) for v in sheet.figure.get_size_inches())
-    tall = min(sheet.top - sheet.bottom, 2.8 / height)
-    ax = sheet.figure.add_axes((1 - 1.05 / width, sheet.top - tall, 0.16 / width, tall))
-    bar = sheet.figure.colorbar(ScalarMappable(scale, HEAT), cax=ax)
-    bar.set_label("share of entries", fontsize=LABEL)
-    bar.ax.tick_params(labelsize=TICK)
-    bar.outline.set_visible(False)
 
 
 def caption(view: View) -> str:

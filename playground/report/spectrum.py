@@ -9,10 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from playground.report.magnitudes import borders
+from playground.report.curves import LINES
+from playground.report.magnitudes import borders, times
+from playground.report.spread import mean
 from playground.report.style import (
     ALARM,
     COLORS,
@@ -21,9 +24,9 @@ from playground.report.style import (
     LABEL,
     NEVER,
     Sheet,
-    counts,
     heading,
     legend,
+    tick_text,
     value_scale,
 )
 from playground.report.text import subtitle, title
@@ -37,6 +40,8 @@ SMOOTH = (0.25, 0.5, 0.25)
 
 FLOOR = 1e-6
 """Smallest share that has a colour: less is rounding of a quadrature's weights (ours)."""
+
+SCALE = LogNorm(FLOOR, 1.0)
 
 PLAIN = ("sgd", "momentum", "nesterov")
 """Optimizers whose stability line is one of the Hessian's own eigenvalues."""
@@ -69,7 +74,7 @@ def figure(view: View) -> Figure | None:
         return None
     sheet = Sheet.make(
         f"Hessian: {title(view)}", subtitle(view), caption(view, list(known.values())),
-        body=3.9 * len(known),
+        body=3.9 * len(known), margins=(0.85, 1.3),
     )  # fmt: skip
     lines = {"largest and smallest": INK}
     if any(stability(view, player) for player in known):
@@ -85,6 +90,8 @@ def figure(view: View) -> Figure | None:
         ends(side, value)
         side.set_ylim(ax.get_ylim())
         side.tick_params(labelleft=False)
+    bar = sheet.bar(ScalarMappable(SCALE, HEAT), "share of the eigenvalues")
+    bar.ax.yaxis.set_major_formatter(tick_text)
     return sheet.figure
 
 
@@ -109,24 +116,36 @@ def spectra(view: View, player: str) -> Spectra | None:
     total = shares.sum(axis=1, keepdims=True)
     shares = np.where(total > 0, shares / np.maximum(total, 1e-300), np.nan)
     if not exact:
-        shares = smoothed(shares)
+        shares = smoothed(shares, edges)
     return Spectra(x, edges, linear, shares, exact is not None)
 
 
-def smoothed(shares: Array) -> Array:
-    """Shares [T, B] spread over neighbours; each row keeps its sum."""
-    wide = np.stack([np.convolve(row, SMOOTH, mode="same") for row in shares])
-    result: Array = wide / wide.sum(axis=1, keepdims=True)
+def smoothed(shares: Array, edges: Array) -> Array:
+    """Shares [T, B] spread over neighbours on either side of the bin around 0, each for itself.
+
+    Nothing goes beyond the ends of what is there, and each side keeps its sum.
+    """
+    result = shares.copy()
+    for side in (edges[1:] <= 0, edges[:-1] >= 0):
+        for row in result:
+            part = row[side]
+            there = np.flatnonzero(part > 0)
+            if not len(there):
+                continue
+            inside = slice(there[0], there[-1] + 1)
+            wide = np.convolve(part[inside], SMOOTH)[1:-1]
+            part[inside] = wide * (part.sum() / wide.sum())
+            row[side] = part
     return result
 
 
 def bins(low: float, high: float) -> tuple[Array, float]:
-    """Edges that hold both ends: linear around 0, logarithmic beyond; and where that begins."""
+    """Edges that hold both ends, and where the bin around 0 ends: logarithmic beyond it."""
     size = max(abs(low), abs(high)) or 1.0
     linear = 10.0 ** (np.ceil(np.log10(size)) - DECADES)
     steps = np.arange(DECADES * PER_DECADE + 1) / PER_DECADE
     outside = linear * 10.0**steps
-    edges = np.concatenate([-outside[::-1], [0.0], outside])
+    edges = np.concatenate([-outside[::-1], outside])
     first = max(0, int(np.searchsorted(edges, low, side="right")) - 1)
     last = min(len(edges) - 1, int(np.searchsorted(edges, high, side="left")))
     return edges[max(0, first - 1) : last + 2], float(linear)
@@ -135,33 +154,33 @@ def bins(low: float, high: float) -> tuple[Array, float]:
 def over_time(ax: Axes, view: View, player: str, found: Spectra) -> None:
     """Cells over iterations, both measured ends, and the stability line."""
     ax.grid(False)
-    ax.set_facecolor(NEVER if np.isnan(found.shares).any() else "white")
     shares = np.ma.masked_less(np.ma.masked_invalid(found.shares), FLOOR)
     edges = borders(found.x)
-    ax.pcolormesh(edges, found.edges, shares.T, cmap=HEAT, norm=LogNorm(FLOOR, 1.0))
+    for k in np.flatnonzero(np.isnan(found.shares).any(axis=1)):
+        ax.axvspan(edges[k], edges[k + 1], color=NEVER, linewidth=0)
+    ax.pcolormesh(edges, found.edges, shares.T, cmap=HEAT, norm=SCALE)
     value_scale(ax, "symlog", found.linear)
     for name, series in ends_of(view, player).items():
         rough = view.measured(player, "curvature")[name]
-        ax.plot(rough.x, average(rough.values), color=INK, linewidth=0.9, linestyle=":")
-        ax.plot(series.x, average(series.values), color=INK, linewidth=1.4)
+        few = rough.values.shape[1] <= LINES
+        dotted, solid = (v if few else mean(v) for v in (rough.values, series.values))
+        marker = "o" if len(rough.x) == 1 else ""
+        ax.plot(rough.x, dotted, color=INK, linewidth=0.9, linestyle=":", marker=marker, ms=3)
+        ax.plot(series.x, solid, color=INK, linewidth=1.4, marker=marker, ms=6)
     line = stability(view, player)
     top = found.edges[-1]
     if line is not None:
-        level = average(line.values)
-        ax.plot(line.x, level, color=ALARM, linewidth=1.6)
-        top = max(top, min(float(np.nanmax(level)) * 1.3, 30 * top))
+        levels = np.unique(line.values, axis=1)  # members may differ
+        for level in levels.T:
+            if len(level) == 1:
+                ax.axhline(level[0], color=ALARM, linewidth=1.6)
+            else:
+                ax.plot(line.x, level, color=ALARM, linewidth=1.6)
+        top = max(top, min(1.3 * float(np.nanmax(levels)), 30 * abs(top)))
     ax.axhline(0, color="#999999", linewidth=0.8)
     ax.set_ylim(found.edges[0], top)
     ax.set_xlim(edges[0], edges[-1])
-    counts(ax)
-
-
-def average(values: Array) -> Array:
-    """Mean [T] over the members that are known, NaN where none is."""
-    known = np.isfinite(values)
-    count = known.sum(axis=1)
-    total = np.where(known, values, 0.0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    times(ax, found.x)
 
 
 def ends_of(view: View, player: str) -> dict[str, Series]:
@@ -199,12 +218,14 @@ def ends(ax: Axes, found: Spectra) -> None:
 
 def caption(view: View, panels: list[Spectra]) -> str:
     """What a cell holds."""
-    words = ["Colour: share of all eigenvalues in a bin, yellow most, from 1e-6, logarithmic"]
-    words.append(f", mean of {len(view.members)} members" if len(view.members) > 1 else "")
-    if all(panel.exact for panel in panels):
-        words.append("; the Hessian was formed.")
-    else:
-        words.append("; estimated by stochastic Lanczos quadrature and smoothed where the Hessian "
-                     "is too large to form.")  # fmt: skip
-    words.append(" Dotted: a residual beyond a tenth of the eigenvalue.")
-    return "".join(words) + " The vertical axis is logarithmic but around 0."
+    members = len(view.members)
+    words = "Share of all eigenvalues in a bin"
+    words += f", mean of {members} members" if members > 1 else ""
+    if not all(panel.exact for panel in panels):
+        words += (
+            ", estimated by stochastic Lanczos quadrature and smoothed where the Hessian is too "
+        )
+        words += "large to form"
+    words += ". The bin around 0 ends at a thousandth to a hundredth of the largest; beyond it the "
+    words += "axis is logarithmic. Dotted: a residual beyond a tenth of the eigenvalue."
+    return words

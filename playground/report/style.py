@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
@@ -110,6 +111,17 @@ class Sheet:
         self.figure.legend(handles, list(colors), loc="upper right", ncols=len(colors),
                            bbox_to_anchor=(self.right, 1 - 0.12 / height), frameon=False,
                            fontsize=LABEL, handlelength=1.2, borderaxespad=0.0)  # fmt: skip
+
+    def bar(self, colors: ScalarMappable, label: str, tall: float = 2.8) -> Any:
+        """A colour bar at the right edge, at most ``tall`` inches high; the margin is 1.25."""
+        width, height = (float(v) for v in self.figure.get_size_inches())
+        tall = min(self.top - self.bottom, tall / height)
+        place = (1 - 1.1 / width, self.top - tall, 0.16 / width, tall)
+        bar = self.figure.colorbar(colors, cax=self.figure.add_axes(place))
+        bar.set_label(label, fontsize=LABEL)
+        bar.ax.tick_params(labelsize=TICK)
+        bar.outline.set_visible(False)
+        return bar
 
     def grid(self, rows: int, columns: int, **options: Any) -> GridSpec:
         """Cells between header and caption; options are those of ``GridSpec``."""

@@ -59,8 +59,8 @@ def watch(
         probes: none, light, standard or full, and ``Probe`` or ``Pass`` objects of one's own.
         objective: ``loss(model, batch)``, or {player: ``loss(*models, batch)``}, for passes.
         batch: what the objective is measured on until ``watcher.batch`` gives another.
-        every: one update in ``every`` is measured in full; null is 8, as in a run, 32 beyond 32 768
-            parameters and 64 beyond ``megabytes`` (ours).
+        every: one update in ``every`` is measured in full; null is 8, as in a run, of players of
+            more than 32 768 parameters the second and one in 32, beyond ``megabytes`` in 64 (ours).
         passes_every: iterations between passes without a cadence of their own (ours).
         budget: share of wall time that passes may take, as .05: cadences stretch; null is none.
         metric: the logged value that figures show first.
@@ -94,7 +94,9 @@ def watch(
         raise ConfigError("probes: a Pass needs objective=, a function of models and a batch")
     if objective is None and budget is not None:
         raise ConfigError("budget: is of passes, which need objective=")
-    cadence = every or max(CADENCE[player.mode] for player in watched.values())
+    for player in watched.values():
+        player.every = every or CADENCE[player.mode]
+    cadence = max(player.every for player in watched.values())
     settings = Settings(
         kind, cadence, passes_every, metric, higher_is_better=higher_is_better, seed=seed,
         megabytes=megabytes,

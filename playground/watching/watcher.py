@@ -69,6 +69,7 @@ class Watcher:
                 lambda columns, null: self._recorder.add("gradients", columns, null=null),
                 settings.megabytes,
             )  # fmt: skip
+            self.norms.own = {name: player.every for name, player in watched.items()}
         self._measuring = [Measuring(probe, self._measured) for probe in probes]
         self._health = {n: Health(n, w.names) for n, w in watched.items()}
         self._objectives: Objectives | None = None
@@ -249,10 +250,17 @@ class Watcher:
         player, update = self.watched[name], self.updates[name] + 1
         copy = any((update - 1) % m.probe.every == 0 for m in self._measuring)
         if self.norms is not None or copy:
-            due, ahead = (self.norms is not None and self.norms.due(update + k) for k in (0, 1))
+            due, ahead = (self._due(name, update + k) for k in (0, 1))
             self._pending[name] = player.read(update, copy=copy, due=due, ahead=ahead)
         if self._objectives is not None:
             self._passes(name, self._objectives)
+
+    def _due(self, name: str, update: int) -> bool:
+        """Whether tier 0 measures an update; of a large player also the first with one before."""
+        if self.norms is None:
+            return False
+        first = update == 2 and self.watched[name].mode != "copies"
+        return first or self.norms.due(update, name)
 
     def _passes(self, name: str, objectives: Objectives) -> None:
         """Show a move to the passes that are due; one that fails is left out from then on."""
@@ -275,7 +283,7 @@ class Watcher:
         update, iteration = self.updates[name], self.iteration + 1
         stamp = (iteration, update, self._round)
         if seen is not None:
-            ahead = self.norms is not None and self.norms.due(update + 1)
+            ahead = self._due(name, update + 1)
             moved = player.finish(seen, update, ahead=ahead, again=calls > 1)
             record(self.norms, self._measuring, player, seen, moved, stamp)
             self._health[name].note(stamp, seen.norms, seen.broken, player.missing)
