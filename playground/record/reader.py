@@ -129,9 +129,37 @@ class Run(Tables):
 
         A metric that was not recorded (see ``metric_names``) has T = 0.
         """
-        table = self.metrics.select(["iteration", "member", "player", "name", "value"])
+        table = self.metrics
         wanted = pc.and_(pc.equal(table["name"], name), pc.equal(table["player"], player))
-        table = table.filter(wanted)
+        return self._series(table.filter(wanted))
+
+    def measurement(
+        self, probe: str, quantity: str, player: str | None = None, tensor: str = ""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What a probe measured, as iterations [T] and values [T, M]; NaN where undefined.
+
+        Args:
+            probe: its name, such as ``noise``.
+            quantity: as in docs/instruments.md.
+            player: null is the only one that has it, or nobody's, of the whole game.
+            tensor: "" is the whole player.
+
+        Raises:
+            ValueError: nothing of that name was measured, or several players have it.
+        """
+        table = self.measurements
+        wanted = pc.and_(pc.equal(table["probe"], probe), pc.equal(table["quantity"], quantity))
+        table = table.filter(pc.and_(wanted, pc.equal(table["tensor"], tensor)))
+        owners = pc.unique(table["player"].cast(pa.string())).to_pylist()
+        if player is None and len(owners) == 1:
+            player = owners[0]
+        if player not in owners:
+            known = f"of {', '.join(owners)}: name one" if owners else "was not measured"
+            raise ValueError(f"{probe}/{quantity} {tensor}".strip() + f" {known}")
+        return self._series(table.filter(pc.equal(table["player"], player)))
+
+    def _series(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of one quantity as iterations [T] and values [T, M]."""
         member = table["member"].to_numpy()
         iterations, row = np.unique(table["iteration"].to_numpy(), return_inverse=True)
         columns = len(self.members) or int(member.max(initial=-1)) + 1

@@ -4,7 +4,7 @@
     gradient_norms   tensor x update heat map, a panel a player; any run with tier 0
     game             flow, paths and eigenvalues; runs that measured the game
     landscape, supervised, gan, rl    the picture of the domain
-    instruments      noise, curvature, flow, step, direction; runs that measured any
+    instruments      noise, curvature, flow, step, direction, game; runs that measured any
     magnitudes       entries of gradient, update, parameters by size; runs that measured steps
     spectrum         Hessians' eigenvalues over training; runs that measured them
     policy_gradient  terms, epochs, KL; policy-gradient runs whose passes were measured
@@ -32,7 +32,7 @@ HOMES = {"overview": "overview", "gradient_norms": "heatmap"}
 
 DOMAINS = ("landscape", "supervised", "gan", "rl")
 POLICY = ("policy_gradient",)
-INSTRUMENTS = ("noise", "curvature", "flow", "step", "direction")
+INSTRUMENTS = ("noise", "curvature", "flow", "step", "direction", "game")
 """Probes of the sheet of instruments."""
 SLICE = "slice-"
 """What the names of slices' figures begin with."""

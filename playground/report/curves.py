@@ -170,7 +170,10 @@ def threshold_line(ax: Axes, value: float, label: str) -> None:
 
 
 def marks(ax: Axes, view: View) -> None:
-    """Red marks, on an axis of iterations, where members met non-finite values."""
+    """On an axis of iterations: red where members met non-finite values, dashed where it forked."""
+    fork = (view.manifest.get("fork") or {}).get("from")
+    if fork:
+        ax.axvline(fork, color=MUTED, linewidth=1.0, linestyle="--", zorder=1.4)
     events = [e for e in view.events if e["kind"] in ("nonfinite", "frozen")]
     if not events:
         return

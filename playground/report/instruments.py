@@ -1,6 +1,6 @@
-"""``figures/instruments.png``: noise, curvature, flow, step and direction, where measured.
+"""``figures/instruments.png``: noise, curvature, flow, step, direction and game, where measured.
 
-One sheet a run; a player's name stands before a curve's label where there are several players.
+One sheet a run; where there are several players, each has a colour, and kinds are line styles.
 What each quantity is: the docstrings of ``playground/probes``.
 """
 
@@ -12,8 +12,22 @@ from matplotlib.figure import Figure
 from playground.report import INSTRUMENTS
 from playground.report.curves import spread_text
 from playground.report.panels import Panel, draw, lowest
+from playground.report.style import color
 from playground.report.text import title
 from playground.report.view import Series, View
+
+STYLES = ("-", "--", ":")
+
+WORDS = {
+    "noise scale": "Noise scale: tr(covariance of a sample's gradient) / |gradient|^2 (low, high: "
+    "95 %; where B is missing the gradient is not above its noise, where high is, it is infinite).",
+    "stability line": "Stability line: where the optimizer starts to oscillate.",
+    "alpha": "Alpha: -1 no step, 0 to the minimum along the step, 1 as high on its other side; "
+    "below -1 uphill.",
+    "log slope": "Slopes: of the log variance of signals, per layer.",
+    "game": "J: Jacobian of all players' gradients; turn above stretch rotates.",
+}
+"""What panels need to have said, by a word of their titles."""
 
 
 def figure(view: View) -> Figure | None:
@@ -25,7 +39,21 @@ def figure(view: View) -> Figure | None:
     }
     if not any(found.values()):
         return None
-    return draw(view, f"{title(view)}: instruments", panels(view, found), caption(view))
+    made = [panel for panel in panels(view, found) if any(panel.curves.values())]
+    for panel in made if len(view.players) > 1 else ():
+        paint(view.players, panel)
+    return draw(view, f"{title(view)}: instruments", made, caption(view, made))
+
+
+def paint(players: Sequence[str], panel: Panel) -> None:
+    """Give every player its colour, and every kind of curve a style, in all panels alike."""
+    owners = {label: label.partition(" ")[0] for label in panel.curves}
+    if panel.ordered or not set(owners.values()) <= set(players):
+        return
+    kinds = list(dict.fromkeys(label.partition(" ")[2] for label in panel.curves))
+    panel.colors = {label: color(players.index(owner)) for label, owner in owners.items()}
+    panel.styles = {label: STYLES[kinds.index(label.partition(" ")[2]) % len(STYLES)]
+                    for label in panel.curves}  # fmt: skip
 
 
 def panels(view: View, found: Mapping[tuple[str, str], Mapping[str, Series]]) -> list[Panel]:
@@ -39,7 +67,7 @@ def panels(view: View, found: Mapping[tuple[str, str], Mapping[str, Series]]) ->
         for player in ("", *view.players):
             for label, name in wanted.items():
                 series = found.get((player, probe), {}).get(name)
-                if series:
+                if series is not None:
                     words = (player if several else "", label if len(wanted) > 1 else "")
                     curves[" ".join(word for word in words if word) or name] = series
         return curves
@@ -61,6 +89,12 @@ def panels(view: View, found: Mapping[tuple[str, str], Mapping[str, Series]]) ->
               "low": "noise_scale_low", "high": "noise_scale_high"}, only="B")),
         Panel("signal-to-noise ratio of a batch", pick("noise", {"": "snr"}), line=1.0),
         *families("cosine of k-ths of a batch", "noise", "cosine/"),
+        Panel("game: along its own flow", pick("game", {"stretch": "stretch", "turn": "turn"}),
+              line=0.0),
+        Panel("game: antisymmetric share of J", pick("game", {"": "antisymmetric_share"}),
+              linear=True, limits=(-0.03, 1.03)),
+        Panel("game: eigenvalues of J", pick("game", {"largest |.|": "spectral_radius",
+              "largest imaginary": "imaginary_max"})),
         Panel("Hessian: both ends", pick("curvature", {"largest": "lambda_max",
               "smallest": "lambda_min"}), line=0.0),
         Panel("sharpness / stability line", pick("curvature", {"": "sharpness_ratio"}), line=1.0),
@@ -119,12 +153,9 @@ def _mean(iteration: np.ndarray, member: np.ndarray, value: np.ndarray, members:
     return Series(keys, np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
-def caption(view: View) -> str:
-    """What the curves are."""
-    words: Sequence[str] = [
-        "Noise scale: tr(covariance of a sample's gradient) / |gradient|^2 (low, high: 95 %).",
-        "Stability line: where the optimizer starts to oscillate. Alpha: 0 is the",
-        "minimum along the step, above 0 beyond it. Slopes: of the log variance of signals, per",
-        f"layer. {spread_text(len(view.members))}.",
-    ]
-    return " ".join(words).replace(" .", "")
+def caption(view: View, made: Sequence[Panel]) -> str:
+    """What the curves are, of those that are there."""
+    titles = " ".join(panel.title for panel in made)
+    words = [text for key, text in WORDS.items() if key in titles]
+    words += [f"{spread_text(len(view.members))}."] if len(view.members) > 1 else []
+    return " ".join(words)

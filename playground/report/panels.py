@@ -31,6 +31,7 @@ class Panel:
         limits: of the y axis.
         line: where a horizontal line stands.
         colors: {label: colour}, where labels mean something in other panels too.
+        styles: {label: line style}, likewise.
     """
 
     title: str
@@ -40,6 +41,7 @@ class Panel:
     limits: tuple[float, float] | None = None
     line: float | None = None
     colors: Mapping[str, str] = field(default_factory=dict)
+    styles: Mapping[str, str] = field(default_factory=dict)
 
 
 def draw(view: View, title: str, panels: Sequence[Panel], caption: str) -> Figure | None:
@@ -71,13 +73,13 @@ def paint(ax: Axes, panel: Panel, end: float) -> None:
     for (label, series), shade in zip(known.items(), shades, strict=False):
         text = label.replace("_", " ") if _named(label, list(known), panel) else ""
         curve(ax, series, panel.colors.get(label, shade), text, log=log, width=1.4,
-              individual=len(known) == 1)  # fmt: skip
+              individual=len(known) == 1, style=panel.styles.get(label, "-"))  # fmt: skip
     if panel.limits:
         ax.set_ylim(*panel.limits)
     if log:
         ax.yaxis.set_minor_formatter(NullFormatter())
         ax.yaxis.set_minor_locator(NullLocator())
-    if len(known) > 1:
+    if len(panel.curves) > 1:  # of several, one alone must be named too
         legend(ax)
 
 

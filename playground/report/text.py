@@ -1,5 +1,6 @@
 """What figures say about a run in words: headers, captions, names and units of metrics."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,10 +109,23 @@ def subtitle(view: View) -> str:
         parts.append(f"stepper {stepper}")
     parts.append(members_text(view.members))
     parts.append(f"{last_iteration(view):,} iterations")
+    parts.extend(origin(view))
     status = str(view.manifest.get("status", ""))
     if status and status != "finished":
         parts.append(status)
     return "   |   ".join(part for part in parts if part)
+
+
+def origin(view: View) -> list[str]:
+    """Of what run this one is a fork or a replay, and where."""
+    fork, replay = (view.manifest.get(key) or {} for key in ("fork", "replay"))
+    name = Path(str((fork or replay).get("run", ""))).name
+    if fork:
+        changes = ", ".join(fork["changes"])
+        return [f"fork of {name} after iteration {fork['from']:,}: {changes}"]
+    if replay:
+        return [f"replay of {name}, measured at iteration {replay['iteration']:,}"]
+    return []
 
 
 def last_iteration(view: View) -> int:

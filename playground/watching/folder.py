@@ -71,6 +71,8 @@ def optimizer(watched: Watched) -> dict[str, Any]:
         for key, value in found.param_groups[0].items()
         if key != "params" and key not in INTERNAL
     }
+    if "initial_lr" in values:  # under a scheduler: the rate that it multiplies
+        values["lr"] = values.pop("initial_lr")
     return {"name": type(found).__name__.lower(), **values}
 
 
