@@ -68,6 +68,7 @@ def content(found: list[Finding]) -> dict[str, Any]:
 def short(rule: str, found: list[Finding], members: int) -> str:
     """One line: the rule, whom it concerns, since when, the evidence of the earliest."""
     first = min(found, key=lambda f: f.began)
-    who = f" in {len(found)} of {members} members" if members > 1 else ""
-    player = f", {first.player}" if first.player else ""
-    return f"{rule}:{who}{player} from iteration {first.began:.0f}: {first.evidence}"
+    who = [f"in {len(found)} of {members} members"] if members > 1 else []
+    player = [first.player] if first.player else []
+    words = " ".join([", ".join([*who, *player]), f"from iteration {first.began:.0f}"]).strip()
+    return f"{rule}: {words}: {first.evidence}"

@@ -48,6 +48,7 @@ LEVELS = {"minimax": 0.0, "nonsaturating": 0.0, "hinge": 0.0, "least_squares": 0
 
 SCORES = {
     "high_quality": "{} high quality", "reverse_kl": "reverse KL {}",
+    "reverse_kl/off_mode": "reverse KL {}",
     "sliced_wasserstein": "sliced W {}",
 }  # fmt: skip
 
@@ -197,11 +198,17 @@ def long_arrow(arrows: Array) -> float:
     return float(np.quantile(lengths, 0.95)) if lengths.size else 0.0
 
 
+def divergence(view: View) -> str:
+    """The reverse KL that counts samples off all modes, where it was recorded."""
+    return "reverse_kl/off_mode" if view.has("reverse_kl/off_mode") else "reverse_kl"
+
+
 def scores(view: View, one: Scene) -> str:
     """Modes, high-quality share, reverse KL of a panel, and how long its arrows are."""
     words = []
     total = view.arrays.get("centres")
-    for name, text in (("modes", "{:.0f}"), ("high_quality", "{:.1%}"), ("reverse_kl", "{:.2g}"),
+    kl = divergence(view)
+    for name, text in (("modes", "{:.0f}"), ("high_quality", "{:.1%}"), (kl, "{:.2g}"),
                        ("sliced_wasserstein", "{:.2g}")):  # fmt: skip
         series = view.metric(name)
         row = np.flatnonzero(series.x == one.iteration)
@@ -234,11 +241,13 @@ def caption(view: View, scenes: list[Scene]) -> str:
         words.append("Arrows: minus the gradient of the generator's loss by each sample, to scale "
                      "within a panel, the longest cut.")  # fmt: skip
         words.append("Grey line: D(x) is undecided." if loss_of(view) in LEVELS else "")
-    words.append("Reverse KL in nats." if view.has("reverse_kl") else "")
+    kl = divergence(view)
+    off = ", with a bin for samples off all modes" if "/" in kl else ""
+    words.append(f"Reverse KL in nats{off}." if view.has(kl) else "")
     perfect = []
     for name, text in (
         ("high_quality", "{:.1%} high quality"),
-        ("reverse_kl", "reverse KL {:.2g}"),
+        (kl, "reverse KL {:.2g}"),
         ("sliced_wasserstein", "sliced W {:.2g}"),
     ):
         series = view.metric(f"{name}/perfect")

@@ -100,8 +100,9 @@ def _digits(view: View) -> Figure:
     counts = last(view, "confusion")
     assert counts is not None
     caption = (
-        "Confusion: test digits by true class (row) and predicted class (column), mean over "
-        f"{len(counts)} members; colour is the share of the row that is wrong. "
+        "Confusion: test digits by true class (row) and predicted class (column)"
+        + (f", mean over {len(counts)} members" if len(counts) > 1 else "")
+        + "; colour is the share of the row that is wrong. "
         "Misread digits: greatest loss first, read (true)."
     )
     sheet = _sheet(view, caption, width=14.0, body=4.7, margins=(0.7, 0.35))

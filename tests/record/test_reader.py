@@ -73,6 +73,31 @@ def test_metric_is_aligned_over_members(directory: RunDirectory) -> None:
     assert run.metric_names("model") == []
 
 
+def test_measurements_by_name(directory: RunDirectory) -> None:
+    rows = [  # iteration, member, player, tensor, probe, quantity, value
+        (1, 0, "g", "", "noise", "snr", 0.5), (1, 1, "g", "", "noise", "snr", 0.25),
+        (9, 1, "g", "", "noise", "snr", 2.0), (1, 0, "g", "w", "noise", "snr", 7.0),
+        (1, 0, "g", "", "step", "alpha", 3.0), (1, 0, "d", "", "step", "alpha", 4.0),
+        (1, 0, "", "", "game", "turn", 5.0),
+    ]  # fmt: skip
+    names = ("iteration", "member", "player", "tensor", "probe", "quantity", "value")
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    directory.update_manifest(members=[{"seed": 0}, {"seed": 1}])
+    with Recorder(directory, 0) as recorder:
+        recorder.add("measurements", {**columns, "update": columns["iteration"]})
+    run = run_of(directory)
+    iterations, values = run.measurement("noise", "snr")
+    assert iterations.tolist() == [1, 9]
+    np.testing.assert_array_equal(values, [[0.5, 0.25], [np.nan, 2.0]])
+    assert run.measurement("noise", "snr", tensor="w")[1][0, 0] == 7.0
+    assert run.measurement("step", "alpha", player="d")[1][0, 0] == 4.0
+    assert run.measurement("game", "turn")[1][0, 0] == 5.0
+    with pytest.raises(ValueError, match="step/alpha of g, d: name one"):
+        run.measurement("step", "alpha")
+    with pytest.raises(ValueError, match="noise/snt was not measured"):
+        run.measurement("noise", "snt")
+
+
 def test_metric_without_members_in_the_manifest(directory: RunDirectory) -> None:
     directory.update_manifest(members=[])
     assert run_of(directory).metric("loss")[1].shape == (0, 0)

@@ -9,12 +9,12 @@ from matplotlib.image import imread
 
 from playground import load
 from playground.record.atomic import RecordError
-from playground.report import draw, draw_all, names
+from playground.report import draw, draw_all, names, overview
 from playground.report.curves import curve, summary
 from playground.report.gan import long_arrow, probability
 from playground.report.overview import informative, reference
 from playground.report.style import Sheet, number, tick_text, values_text
-from playground.report.text import optimizer_text, result_text
+from playground.report.text import optimizer_text, result_text, subtitle
 from playground.report.view import Series, View
 
 RNG = np.random.default_rng(0)
@@ -323,3 +323,18 @@ def test_discriminator_and_arrows():
     arrows = np.stack([np.arange(101.0), np.zeros(101)], axis=1)
     assert long_arrow(arrows) == 95.0
     assert long_arrow(np.full((3, 2), np.nan)) == 0.0
+
+
+def test_forks_and_replays_say_of_what(record):
+    view = View(record())
+    view.manifest["fork"] = {
+        "run": "/somewhere/digits",
+        "from": 20,
+        "changes": ["optimizer.lr=0.3"],
+    }
+    assert "fork of digits after iteration 20: optimizer.lr=0.3" in subtitle(view)
+    lines = [line for ax in overview.figure(view).axes for line in ax.get_lines()]
+    assert any(list(line.get_xdata()) == [20, 20] for line in lines)
+    del view.manifest["fork"]
+    view.manifest["replay"] = {"run": "/somewhere/digits", "iteration": 7}
+    assert "replay of digits, measured at iteration 7" in subtitle(view)

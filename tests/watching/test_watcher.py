@@ -478,3 +478,32 @@ def test_a_large_player_takes_one_copy_of_its_gradient(tmp_path):
     done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True,
                           env=environment(), check=True)  # fmt: skip
     assert 60 < float(done.stdout) < 75  # MB; 64 is one copy
+
+
+def test_a_schedule_s_rate_is_the_one_it_multiplies(tmp_path):
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.01 * (step + 1))
+    playground.watch(model, optimizer, run_dir=tmp_path / "run").close()
+    described = playground.load(tmp_path / "run").config["players"]["model"]
+    assert described["lr"] == 0.3
+    assert "initial_lr" not in described
+
+
+def test_large_players_are_measured_at_their_second_update_and_seldom(tmp_path):
+    """Each player has a cadence by its size."""
+    small, large = nn.Linear(3, 1), nn.Linear(300, 300)
+    players = {name: (net, torch.optim.SGD(net.parameters(), lr=0.1))
+               for name, net in (("small", small), ("large", large))}  # fmt: skip
+    with playground.watch(players, run_dir=tmp_path / "run"):
+        for _ in range(64):
+            for net_, optimizer in players.values():
+                optimizer.zero_grad()
+                net_(torch.ones(2, net_.in_features)).square().sum().backward()
+                optimizer.step()
+    found = rows(tmp_path / "run")
+    measured = {name: [k[1] for k in found if k[0] == name and k[2:] == ("update", "")]
+                for name in players}  # fmt: skip
+    assert len(measured["small"]) in (7, 8, 9)
+    assert 2 in measured["large"]
+    assert len(measured["large"]) in (2, 3, 4)
