@@ -73,7 +73,7 @@ def curve(
         style: of the thick line.
         individual: draw members' own lines where there are few.
     """
-    if not series:
+    if not series or (log and not (series.values > 0).any()):
         return
     lost = diverged(series.values)
     if lost.any():

@@ -67,7 +67,7 @@ def paint(ax: Axes, panel: Panel, end: float) -> None:
     heading(ax, panel.title, size=LABEL)
     known = {label: series for label, series in panel.curves.items() if series}
     log = prepare(ax, list(known.values()), end, linear=panel.linear)
-    if panel.line is not None:
+    if panel.line is not None and (panel.line > 0 or not log):
         ax.axhline(panel.line, color="#999999", linewidth=0.8, zorder=1.2)
     shades = ordered_colors(len(known)) if panel.ordered else cycle(COLORS)
     for (label, series), shade in zip(known.items(), shades, strict=False):

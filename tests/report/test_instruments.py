@@ -82,3 +82,13 @@ def test_one_bound_alone_is_named(record):
     made = [panel for panel in instruments.panels(view, found) if any(panel.curves.values())]
     ax = panels.draw(view, "title", made, "").axes[0]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["low"]
+
+
+def test_a_quantity_that_is_zero_beside_one_over_decades(record):
+    """On a log axis there is no place for it, and no warning."""
+    x = np.arange(1, 6)
+    large, zero = (Series(x, np.outer(v, np.ones(12))) for v in (10.0**x, 0.0 * x))
+    panel = panels.Panel("eigenvalues", {"largest": large, "imaginary": zero}, line=0.0)
+    ax = panels.draw(View(record(members=12)), "title", [panel], "").axes[0]
+    assert ax.get_yscale() == "log"
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["largest"]
