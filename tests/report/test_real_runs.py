@@ -68,7 +68,7 @@ def test_learning_rates_along_the_member_axis(tmp_path, without_figures):
 def test_every_problem_has_its_picture(tmp_path, domain, overrides):
     result = run(tmp_path / "run", *overrides)
     drawn = {path.stem: imread(path) for path in (result.path / "figures").iterdir()}
-    game = {"game"} if "spectrum" in result.arrays else set()
+    game = {"game", "instruments"} if "spectrum" in result.arrays else set()
     epochs = any(probe == "epochs" for probe in result.measurements["probe"].to_pylist())
     policy = {"policy_gradient"} if epochs else set()
     assert set(drawn) == {"overview", "gradient_norms", domain} | game | policy
