@@ -246,9 +246,9 @@ class Norms:
     ) -> Iterator[tuple[str, list[Tensor], np.ndarray]]:
         """Where the ring's gradients were read: (tap, clip coefficients, bool [K])."""
         yield "gradient", [], ~clipped
-        clips = [player.clips.get(place, Clip(None)).coefficient for place in player.slots]
         known = clipped & self._known(player)
-        yield "clipped", [c for c, own in zip(clips, known, strict=True) if own], known  # type: ignore[misc]
+        found = [player.clips[player.slots[row]].coefficient for row in np.flatnonzero(known)]
+        yield "clipped", [factor for factor in found if factor is not None], known
         yield "clipped", [], clipped & ~known
 
     def _known(self, player: _Player) -> np.ndarray:

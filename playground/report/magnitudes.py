@@ -126,14 +126,7 @@ def paint(ax: Axes, panel: Shares, scale: PowerNorm, low: int, high: int) -> Non
     middle = (edges[:-1] + edges[1:]) / 2
     marker = "o" if len(panel.x) == 1 else ""
     for color, width in (("white", 2.6), ("black", 1.2)):
-        ax.plot(
-            middle,
-            panel.median(),
-            color=color,
-            linewidth=width,
-            marker=marker,
-            markersize=2 * width,
-        )
+        ax.plot(middle, panel.median(), color=color, linewidth=width, marker=marker, ms=2 * width)
     if high == len(panel.shares[0]) - 2:
         ax.text(edges[0], top, " and larger", color=MUTED, fontsize=TICK, va="bottom")
     if low == 0:

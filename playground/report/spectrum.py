@@ -111,8 +111,8 @@ def spectra(view: View, player: str) -> Spectra | None:
     edges, linear = bins(float(values[known].min()), float(values[known].max()))
     place = np.clip(np.digitize(np.where(known, values, 0.0), edges) - 1, 0, len(edges) - 2)
     shares = np.zeros((len(x), len(edges) - 1))
-    times = np.broadcast_to(np.arange(len(x))[:, None, None], place.shape)
-    np.add.at(shares, (times[known], place[known]), weights[known])
+    when = np.broadcast_to(np.arange(len(x))[:, None, None], place.shape)
+    np.add.at(shares, (when[known], place[known]), weights[known])
     total = shares.sum(axis=1, keepdims=True)
     shares = np.where(total > 0, shares / np.maximum(total, 1e-300), np.nan)
     if not exact:
@@ -222,10 +222,9 @@ def caption(view: View, panels: list[Spectra]) -> str:
     words = "Share of all eigenvalues in a bin"
     words += f", mean of {members} members" if members > 1 else ""
     if not all(panel.exact for panel in panels):
-        words += (
-            ", estimated by stochastic Lanczos quadrature and smoothed where the Hessian is too "
-        )
-        words += "large to form"
-    words += ". The bin around 0 ends at a thousandth to a hundredth of the largest; beyond it the "
-    words += "axis is logarithmic. Dotted: a residual beyond a tenth of the eigenvalue."
+        words += ", by stochastic Lanczos quadrature and smoothed where the Hessian is too large"
+    words += ". The bin around 0 ends at a thousandth to a hundredth of the largest; beyond it the"
+    words += " axis is logarithmic. Dotted: a residual beyond a tenth of the eigenvalue."
+    if any(np.isnan(panel.shares).any() for panel in panels):
+        words += " Grey: not finite."
     return words

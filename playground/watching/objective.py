@@ -114,7 +114,7 @@ class Objectives:
         batch = {name: t.detach()[None] for name, t in tensors(self._batches[player])}
         for name, watched in self.watched.items():
             self.players[name].parameters.values.copy_(watched.flat(watched.parameters))
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # which alone can be twice derived
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # has second derivatives
             passing((Move(player, self.objectives[player], batch),))
 
     def _objective(self, player: str, function: Loss) -> Objective:

@@ -180,10 +180,10 @@ class Watcher:
         if not self._open or os.getpid() != self._pid:
             return
         self._detach()
+        trouble = self._last_words()
+        if trouble:
+            status, reason = "failed", reason or f"the watcher failed: {trouble}"
         try:
-            trouble = self._last_words()
-            if trouble:
-                status, reason = "failed", reason or f"the watcher failed: {trouble}"
             stands = not self._named or self.settings.metric in self._named
             changes = {} if stands else {"main_metric": self._named[0]}
             counters = {"iterations": self.iteration, "updates": max(self.updates.values())}
@@ -194,6 +194,8 @@ class Watcher:
             told = self._mirrors.close(status)
             if told:
                 self._directory.update_manifest(sinks=told)
+        except Exception as error:
+            trouble = trouble or f"{type(error).__name__}: {error}"
         finally:
             self._directory.release()
         if trouble:

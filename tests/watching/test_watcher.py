@@ -201,6 +201,10 @@ def test_closing_never_raises(tmp_path, monkeypatch):
     monkeypatch.setattr(watcher, "flush", broken)
     with pytest.warns(UserWarning, match="last records are lost: OSError: no space left"):
         watcher.close()
+    watcher = playground.watch(model, optimizer, run_dir=tmp_path / "other")
+    monkeypatch.setattr(watcher._directory, "update_manifest", lambda **values: broken())
+    with pytest.warns(UserWarning, match="last records are lost: OSError: no space left"):
+        watcher.close()
     manifest = playground.load(tmp_path / "run").manifest
     assert manifest["status"] == "failed"
     assert "no space left" in manifest["reason"]
