@@ -39,7 +39,7 @@ def figure(view: View) -> Figure | None:
     }
     if not any(found.values()):
         return None
-    made = [panel for panel in panels(view, found) if any(panel.curves.values())]
+    made = [panel for panel in panels(view, found) if panel]
     for panel in made if len(view.players) > 1 else ():
         paint(view.players, panel)
     return draw(view, f"{title(view)}: instruments", made, caption(view, made))

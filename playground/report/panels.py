@@ -43,10 +43,14 @@ class Panel:
     colors: Mapping[str, str] = field(default_factory=dict)
     styles: Mapping[str, str] = field(default_factory=dict)
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to show."""
+        return any(self.curves.values())
+
 
 def draw(view: View, title: str, panels: Sequence[Panel], caption: str) -> Figure | None:
     """The panels that have something to show; None where none has."""
-    found = [panel for panel in panels if any(panel.curves.values())]
+    found = [panel for panel in panels if panel]
     if not found:
         return None
     columns = min(COLUMNS, len(found))

@@ -25,10 +25,6 @@ from playground.watching.objective import Loss
 from playground.watching.player import Watched
 from playground.watching.watcher import Watcher
 
-CADENCE = {"copies": 8, "in place": 32, "in place, one buffer": 64}
-"""One update in so many is measured in full, by how a player is measured (8: as in a run; ours:
-measuring a large player in full takes as long as ten norms of its gradient)."""
-
 Players = Mapping[str, tuple[nn.Module | None, Any]]
 
 
@@ -95,7 +91,7 @@ def watch(
     if objective is None and budget is not None:
         raise ConfigError("budget: is of passes, which need objective=")
     for player in watched.values():
-        player.every = every or CADENCE[player.mode]
+        player.every = every or player.every
     cadence = max(player.every for player in watched.values())
     settings = Settings(
         kind, cadence, passes_every, metric, higher_is_better=higher_is_better, seed=seed,

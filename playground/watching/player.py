@@ -27,6 +27,10 @@ SMALL = 1 << 15
 PIECE = 1 << 20
 """Elements of which a norm is summed at once, where tensors are larger (ours)."""
 
+CADENCE = {"copies": 8, "in place": 32, "in place, one buffer": 64}
+"""One update in so many is measured in full, by how a player is measured (8: as in a run; ours:
+measuring a large player in full takes as long as ten norms of its gradient)."""
+
 VALUES = 5
 """Values of a player's size that a megabyte limit is taken to hold."""
 
@@ -125,7 +129,7 @@ class Watched:
         self._place = InPlace(
             self.layout, torch.empty(0, dtype=self.dtype, device=self.device), single=large
         )
-        self.every = 8
+        self.every = CADENCE[self.mode]
         self.missing: list[str] = []
         self._clip, self._norms_read = _Clip(), torch.empty(0)
 
