@@ -11,7 +11,7 @@ They train policy-gradient agents, GANs, supervised networks and analytic landsc
 import os
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 # Before Arrow is imported: its own pool keeps, for every thread, what the largest reading of the
 # records took, so that a run grows with its records; the system's gives it back.

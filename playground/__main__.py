@@ -110,7 +110,7 @@ def check(overrides: Sequence[str]) -> None:
         ConfigError: one line that names key, value and what is allowed.
     """
     from playground import back
-    from playground.composition import parse
+    from playground.composition import for_hydra, parse
     from playground.config import compose
     from playground.explain import CUSTOM
     from playground.outside import CustomConfig
@@ -120,7 +120,7 @@ def check(overrides: Sequence[str]) -> None:
     from playground.schema import ConfigError
 
     for item in overrides:
-        if item.lstrip("+").startswith("hydra"):
+        if for_hydra(item):
             raise ConfigError(f"{item}: Hydra's own keys have an effect on sweeps only (-m)")
     parse(overrides)
     asked, rest = back.split(overrides)
@@ -145,9 +145,17 @@ def hydra_command(arguments: list[str], overrides: list[str]) -> int:
     """Hydra's own flags, such as ``--cfg job`` and ``--info``."""
     import hydra
 
-    from playground.composition import composed, conf_dir, hydra_overrides, register
+    from playground.composition import (
+        check_hydra,
+        composed,
+        conf_dir,
+        for_hydra,
+        hydra_overrides,
+        register,
+    )
 
-    composed(overrides)  # one line for what is wrong
+    composed([item for item in overrides if not for_hydra(item)])  # one line for what is wrong
+    check_hydra(overrides)
     register()
     before, sys.argv = sys.argv, [sys.argv[0], *hydra_overrides(arguments)]
 

@@ -103,6 +103,36 @@ def composer() -> Iterator[Any]:
         yield GlobalHydra.instance().config_loader()
 
 
+def for_hydra(item: str) -> bool:
+    """Whether an override is of Hydra's own configuration, such as ``hydra/launcher=basic``."""
+    return item.lstrip("+~").startswith(("hydra/", "hydra."))
+
+
+def check_hydra(overrides: Sequence[str]) -> None:
+    """Compose Hydra's own configuration from the overrides that are of it.
+
+    Raises:
+        ConfigError: naming the first that is wrong.
+    """
+    from hydra import compose as hydra_compose
+
+    from playground.explain import one_line
+
+    given = [item for item in overrides if for_hydra(item)]
+    for item, parsed in zip(given, parse(given, sweep=True), strict=True):
+        if parsed.is_sweep_override():
+            raise ConfigError(f"{item}: Hydra's own keys have one value in all jobs of a sweep")
+    for count, item in enumerate(given, 1):
+        try:
+            with composer():
+                made = hydra_compose("config", overrides=given[:count], return_hydra_config=True)
+                OmegaConf.to_container(made.hydra.launcher, resolve=True)
+        except Exception as error:  # Hydra and OmegaConf raise many kinds
+            known = getattr(error, "options", None)
+            allowed = f" (allowed are {', '.join(known)})" if known else ""
+            raise ConfigError(f"{item}: {one_line(error)}{allowed}") from error
+
+
 def raw(overrides: Sequence[str]) -> DictConfig:
     """Compose YAML and overrides, unresolved and unchecked.
 

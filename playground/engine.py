@@ -53,7 +53,6 @@ class Engine:
 
     Attributes:
         names: players that train.
-        updates: {player: number of updates so far}; int64 [M] arrays.
         gradient_evaluations: int64 [M], gradients taken of any player, and passes of steppers.
         frozen: bool [M], members that met a non-finite value.
         failures: the first failure of each frozen member.
@@ -81,7 +80,9 @@ class Engine:
         self.differentiate = Differentiator(players, compiled=compiled)
         first = next(iter(self.players.values())).parameters.values
         self.members, self.device = first.shape[0], first.device
-        self.updates = {name: np.zeros(self.members, np.int64) for name in self.players}
+        self._updates = torch.zeros(len(self.players), self.members, dtype=torch.int64,
+                                    device=self.device)  # fmt: skip
+        self._counts = dict(zip(self.players, self._updates, strict=True))
         self.gradient_evaluations = np.zeros(self.members, np.int64)
         self.frozen = torch.zeros(self.members, dtype=torch.bool, device=self.device)
         self.failures: dict[int, Failure] = {}
@@ -90,6 +91,11 @@ class Engine:
         self._remote = self.device.type != "cpu"
         self._kept: dict[str, tuple[Tensor, Tensor]] = {}
         self._played = dict.fromkeys(self.players, 0)
+
+    @property
+    def updates(self) -> dict[str, np.ndarray]:
+        """{player: number of updates so far}; int64 [M], one read of an accelerator for all."""
+        return dict(zip(self.players, self._updates.cpu().numpy(), strict=True))
 
     def play(self, moves: Round) -> Outcomes:
         """Take all gradients at the same point, then apply all updates."""
@@ -140,7 +146,7 @@ class Engine:
 
     def settle(self) -> dict[int, Failure]:
         """Failures so far; the one place that waits for an accelerator, once an iteration."""
-        if self.device.type != "cpu":
+        if self._remote:
             for player, (kept, index) in self._kept.items():
                 self._name(player, self.frozen & (index >= 0), kept, index.tolist())
         return self.failures
@@ -160,7 +166,8 @@ class Engine:
         """Take back what ``state`` gave."""
         for name, saved in state["optimizers"].items():
             self.optimizers[name].load_state(saved)
-        self.updates = {k: np.array(v, np.int64) for k, v in state["updates"].items()}
+        for name, count in state["updates"].items():
+            self._counts[name].copy_(torch.tensor(count))
         self._played = dict(state["played"])
         self.gradient_evaluations = np.array(state["gradient_evaluations"], np.int64)
         self.frozen = torch.tensor(state["frozen"], device=self.device)
@@ -186,7 +193,7 @@ class Engine:
             self._freeze(move.player, overflow, gradient, self._played[move.player])
             update = torch.where(self.frozen[:, None], 0.0, update)
         mask = self._mask(move)
-        self.updates[move.player] += 1 if mask is None or self._remote else mask.numpy()
+        self._counts[move.player].add_(1 if mask is None else mask)
         if self.observers:
             observation = Observation(
                 move.player, player.parameters.layout, gradient, norm, step.clipped,
@@ -212,9 +219,9 @@ class Engine:
         return step
 
     def _mask(self, move: Move) -> Tensor | None:
-        """Bool [M] of the members whose state advances, as far as the host knows it."""
+        """Bool [M] of the members whose parameters move; None where the host knows: all."""
         mask = move.active
-        if self.failures and not self._remote:
+        if self.failures or self._remote:
             mask = ~self.frozen if mask is None else mask & ~self.frozen
         return mask
 

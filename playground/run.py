@@ -235,7 +235,7 @@ def announce(parts: Parts, directory: RunDirectory, session: Session, reporter: 
     players = ", ".join(f"{n} ({s:,} parameters)" for n, s in size.items())
     where = f"{parts.device}, {config.threads} thread{'s' if config.threads > 1 else ''}"
     if config.device == "auto":
-        where += " (auto: small networks are fastest on the CPU)"
+        where += " (device=auto takes the CPU)"
     reporter.say(f"{config.problem.name}: {players}; members {len(parts.members)}; {where}")
     for name in parts.players:
         reporter.say(f"  {name}: {describe_optimizer(config, name)}")

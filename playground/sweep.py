@@ -14,7 +14,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from playground.composition import conf_dir, hydra_overrides, jobs, quoted, register
+from playground.composition import (
+    check_hydra,
+    conf_dir,
+    for_hydra,
+    hydra_overrides,
+    jobs,
+    quoted,
+    register,
+)
 from playground.config import compose, from_dict
 from playground.outside import CustomConfig
 from playground.schema import ConfigError
@@ -31,7 +39,8 @@ def sweep(overrides: Sequence[str]) -> int:
         ConfigError: a job's configuration is wrong; nothing was started or written.
     """
     where, rest = split(overrides)
-    planned = jobs(rest)
+    check_hydra(rest)
+    planned = jobs([item for item in rest if not for_hydra(item)])
     check(planned)
     from playground.record.directory import RunDirectory, RunExists
 

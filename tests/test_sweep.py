@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -184,3 +186,74 @@ def test_the_process_is_left_as_it_was(here):
     assert command([*QUADRATIC, "seed=0,1"]) == 0
     assert sys.argv == before
     assert dict(os.environ) == environment
+
+
+PLUGIN = '''
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import run_job, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
+from omegaconf import open_dict
+from pathlib import Path
+
+class Backwards(Launcher):
+    """Runs its jobs in the other order."""
+    def __init__(self, mark): self.mark = mark
+    def setup(self, *, hydra_context, task_function, config):
+        self.config, self.context, self.task = config, hydra_context, task_function
+    def launch(self, job_overrides, initial_job_idx):
+        Path(self.mark).write_text(str(len(job_overrides)))
+        returned = []
+        for number, overrides in reversed(list(enumerate(job_overrides, initial_job_idx))):
+            config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+            with open_dict(config):
+                config.hydra.job.id, config.hydra.job.num = str(number), number
+            returned.append(run_job(hydra_context=self.context, task_function=self.task,
+                config=config, job_dir_key="hydra.sweep.dir", job_subdir_key="hydra.sweep.subdir"))
+        return returned[::-1]
+
+ConfigStore.instance().store(group="hydra/launcher", name="backwards",
+    node={"_target_": "hydra_plugins.backwards.Backwards", "mark": "mark.txt"})
+'''
+
+
+@pytest.mark.parametrize(
+    "chosen", [["hydra/launcher=basic"], ["hydra/sweeper=basic", "hydra/job_logging=disabled"]]
+)
+def test_hydra_s_own_options_choose_how_jobs_are_launched(here, chosen):
+    assert command([*QUADRATIC, *chosen, "seed=0,5", "run_dir=sweep"]) == 0
+    assert command([*QUADRATIC[1:], "seed=5", "run_dir=single"]) == 0
+    sweep = playground.load("sweep")
+    assert [row["status"] for row in sweep.runs] == ["finished", "finished"]
+    assert sweep.runs[1]["overrides"] == [*QUADRATIC[1:], "seed=5"]
+    assert_same(final(playground.load("sweep/1")), final(playground.load("single")))
+
+
+def test_a_launcher_that_somebody_brings(here):
+    """A plugin as Hydra finds it, with a key of its own; in a process that has not looked yet."""
+    plugins = here / "brought" / "hydra_plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "backwards.py").write_text(PLUGIN)
+    done = subprocess.run(
+        [sys.executable, "-m", "playground", *QUADRATIC, "hydra/launcher=backwards", "seed=0,5",
+         "hydra.launcher.mark=told.txt", "run_dir=sweep"],
+        env=os.environ | {"PYTHONPATH": str(plugins.parent)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (here / "told.txt").read_text() == "2"
+    assert done.stdout.index("[1] ") < done.stdout.index("[0] ")
+    assert [row["status"] for row in playground.load("sweep").runs] == ["finished", "finished"]
+
+
+@pytest.mark.parametrize(("wrong", "words"), [
+    ("hydra/launcher=nosuch", "allowed are basic"),
+    ("hydra/launcher=basic,basic", "one value in all jobs"),
+    ("hydra.launcher.jobs=2", "hydra.launcher.jobs"),
+    ("hydra/launchers=basic", "hydra/launchers"),
+])  # fmt: skip
+def test_a_wrong_option_of_hydra_s_is_refused_before_anything(here, capsys, wrong, words):
+    assert command([*QUADRATIC, wrong, "seed=0,5"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"playground: {wrong}: ")
+    assert words in err
+    assert len(err.splitlines()) == 1
+    assert not list(here.iterdir())

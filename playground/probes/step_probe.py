@@ -27,14 +27,15 @@ class StepProbe:
         predicted_change, actual_change    of the loss, on the update's own batch
         change_ratio           actual over predicted: 1 for short steps, below 0 where it rose
         alpha, concave, too_short    the step's length
-        effective_rate/q<p>    quantiles over parameters of the learning rate over the chain's
-                               denominator, sqrt(v) + eps
+        effective_rate/q<p>    quantiles of the learning rate over the chain's denominator,
+                               sqrt(v) + eps, over parameters that had a gradient
+        no_gradient_share      share of parameters that never had one, v = 0: left out above
         epsilon_share          share of parameters with sqrt(v) < eps, which eps decides
         preconditioned_norm    of the preconditioned gradient P^-1 g, the clipped gradient over
                                the denominator; also by tensor
         preconditioned_cosine    cosine of P^-1 g and g, 1 where it turns nothing; also by tensor
 
-    The last four where the chain has a denominator (adam, amsgrad, adamw, rmsprop, adagrad).
+    The last five where the chain has a denominator (adam, amsgrad, adamw, rmsprop, adagrad).
     Arrays ``magnitudes_<tap>_<player>`` [M, T, bins] of taps gradient, update and parameters,
     and of ``preconditioned``, P^-1 g, where there is a denominator.
 
@@ -96,11 +97,13 @@ class StepProbe:
 
 def rates(seen: Observation, root: Tensor, eps: float | Tensor) -> dict[Key, Tensor]:
     """What a chain's denominator, root + eps, makes of the learning rate."""
-    found = quantiles(seen.learning_rate / (root + eps))
+    without = root == 0  # they do not move, and their rate would be lr / eps
+    found = quantiles(seen.learning_rate / (root + eps), without=without)
     named: dict[Key, Tensor] = {
         (seen.player, f"effective_rate/q{round(100 * q):02d}"): rate
         for q, rate in zip(QUANTILES, found, strict=True)
     }
+    named[seen.player, "no_gradient_share"] = without.double().mean(1)
     return {**named, (seen.player, "epsilon_share"): (root < eps).double().mean(1)}
 
 

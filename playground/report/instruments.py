@@ -25,6 +25,8 @@ WORDS = {
     "alpha": "Alpha: -1 no step, 0 to the minimum along the step, 1 as high on its other side; "
     "below -1 uphill.",
     "log slope": "Slopes: of the log variance of signals, per layer.",
+    "effective learning rate": "Effective learning rate: learning rate / (sqrt(v) + eps), of "
+    "entries that had a gradient",
     "game": "J: Jacobian of all players' gradients; turn above stretch rotates.",
 }
 """What panels need to have said, by a word of their titles."""
@@ -106,8 +108,8 @@ def panels(view: View, found: Mapping[tuple[str, str], Mapping[str, Series]]) ->
               linear=True, line=1.0),
         Panel("step length alpha", pick("step", {"": "alpha"}), linear=True, line=0.0),
         Panel("effective learning rate" + (", median" if several else ""), pick("step", {
-              "5 %": "effective_rate/q05", "median": "effective_rate/q50",
-              "95 %": "effective_rate/q95"}, only="median")),
+              "95 % of entries below": "effective_rate/q95", "median": "effective_rate/q50",
+              "5 % below": "effective_rate/q05"}, only="median")),
         *families("cosine of updates, by lag", "direction", "cosine_update/"),
         Panel("effective number of directions", pick("direction", {
               "gradient": "effective_directions/gradient",
@@ -153,9 +155,25 @@ def _mean(iteration: np.ndarray, member: np.ndarray, value: np.ndarray, members:
     return Series(keys, np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
+def left_out(view: View) -> str:
+    """How many entries had no gradient at the last measurement, where there were any."""
+    shares = {
+        player: float(np.nanmean(series.values[-1]))
+        for player in view.players
+        if (series := view.measured(player, "step").get("no_gradient_share"))
+    }
+    several = len(view.players) > 1
+    found = [f"{share:.1%}{f' of {player}' if several else ''}"
+             for player, share in shares.items() if share > 0]  # fmt: skip
+    return f" (at the end {', '.join(found)} had none)" if found else ""
+
+
 def caption(view: View, made: Sequence[Panel]) -> str:
     """What the curves are, of those that are there."""
     titles = " ".join(panel.title for panel in made)
-    words = [text for key, text in WORDS.items() if key in titles]
+    words = [
+        f"{text}{left_out(view)}." if key == "effective learning rate" else text
+        for key, text in WORDS.items() if key in titles
+    ]  # fmt: skip
     words += [f"{spread_text(len(view.members))}."] if len(view.members) > 1 else []
     return " ".join(words)

@@ -2,11 +2,13 @@
 
 The user's objective is ``objective(*models, batch)``: a loss [B] or scalar, or {term: loss}, of the
 players' modules in their order. For a pass it becomes a function of parameters: the modules are
-called with other tensors in the places of their own (``torch.func.functional_call``). Buffers are
-copies, every evaluation begins at the same state of torch's random generator, which is put back,
-so that dropout draws the same mask each time and the loop goes on as if nothing had happened.
+called with other tensors in the places of their own (``torch.func.functional_call``), each place
+exchanged once, however many paths lead to its module. Buffers are copies, every evaluation begins
+at the same state of torch's random generator, which is put back, so that dropout draws the same
+mask each time and the loop goes on as if nothing had happened.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -50,7 +52,7 @@ class Objectives:
                                   f"({outside}): passes cannot exchange them")  # fmt: skip
         self.watched, self.functions = watched, functions
         self._together = _Together([bare(w.model) for w in watched.values() if w.model is not None])
-        known = {id(p): name for name, p in self._together.named_parameters()}
+        known = places(self._together)
         self._places = {
             name: {n: (known[id(p)], p.dtype) for n, p in zip(w.names, w.parameters, strict=True)}
             for name, w in watched.items()
@@ -119,15 +121,18 @@ class Objectives:
 
     def _objective(self, player: str, function: Loss) -> Objective:
         def objective(params: Params, batch: Batch) -> tuple[Terms, Terms]:
-            values = {
-                place: params[name][tensor].to(dtype)
-                for name, places in self._places.items()
-                for tensor, (place, dtype) in places.items()
-            }
-            values |= {name: b.clone() for name, b in self._together.named_buffers()}
+            values: dict[str, Tensor] = {}
+            for name, mine in self._places.items():
+                for tensor, (where, dtype) in mine.items():
+                    values |= dict.fromkeys(where, params[name][tensor].to(dtype))
+            known = places(self._together)  # buffers are replaced in a loop, parameters are not
+            for buffer in self._together.buffers():
+                values |= dict.fromkeys(known[id(buffer)], buffer.clone())
             given = rebuilt(self._batches[player], batch)
             with same_draws(self.watched[player].device):
-                loss = torch.func.functional_call(self._together, values, (function, given))
+                loss = torch.func.functional_call(
+                    self._together, values, (function, given), tie_weights=False
+                )
             terms = dict(loss) if isinstance(loss, Mapping) else {"loss": loss}
             if not all(isinstance(term, Tensor) and term.ndim < 2 for term in terms.values()):
                 raise TypeError(
@@ -147,6 +152,20 @@ class _Together(nn.Module):
 
     def forward(self, function: Loss, batch: Any) -> Any:
         return function(*self.models, batch)
+
+
+def places(module: nn.Module) -> dict[int, list[str]]:
+    """{id: names} of parameters and buffers: a name for every place where a tensor is held.
+
+    A module that is reachable on several paths has its places once: ``functional_call`` would
+    exchange them once a path, and put back what the first exchange had put there.
+    """
+    found: dict[int, list[str]] = defaultdict(list)
+    for path, part in module.named_modules():
+        for name, tensor in (*part._parameters.items(), *part._buffers.items()):
+            if tensor is not None:
+                found[id(tensor)].append(f"{path}.{name}")
+    return found
 
 
 def bare(model: nn.Module) -> nn.Module:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from harness import PROBED, probed, quiet
+from harness import PROBED, final, probed, quiet
 
 import playground
 from playground.optim.chain import Optimizer
@@ -223,3 +223,31 @@ def test_a_run_is_the_same_with_it_and_resumes(given, tmp_path):
     steps = 1 if given is PROBED["gan"] else 4
     assert all(update == 1 + steps * (i - 1) for (i, _), update in updates.items())
     assert playground.load(whole.path).arrays
+
+
+def test_entries_without_a_gradient_are_counted_and_left_out_of_the_rates(tmp_path):
+    """Corner pixels of the digits are always 0: their weights never have a gradient."""
+    run = quiet(["problem=supervised/digits", "optimizer=adam", "optimizer.lr=0.01",
+                 "problem.widths=[8]", "budget.iterations=4", "probes.step.every=1"],
+                tmp_path / "run")  # fmt: skip
+    found = table(run)
+    weight = final(run)["players"]["model"]
+    root = next(s for s in weight["optimizer"]["links"] if s)
+    moment = next(v for k, v in root.items() if k in ("second_moment", "exp_avg_sq"))[0].double()
+    seen = moment[moment > 0]
+    share = 1 - len(seen) / len(moment)
+    assert share > 0.02
+    assert found[4, "no_gradient_share"] == pytest.approx([share])
+    rates = 0.01 / ((seen / (1 - 0.999**4)).sqrt() + run.config["optimizer"]["eps"])
+    expected = np.quantile(rates.numpy(), 0.95, method="nearest")
+    assert found[4, "effective_rate/q95"] == pytest.approx([expected], rel=1e-4)
+
+
+def test_quantiles_without_some_entries():
+    value = torch.tensor([[3.0, 1.0, 9.0, 2.0], [1.0, 2.0, 3.0, 4.0], [torch.nan, 1.0, 2.0, 3.0]])
+    out = torch.tensor([[False, False, True, False], [True] * 4, [True, False, False, False]])
+    found = quantiles(value, (0.0, 0.5, 1.0), without=out).T
+    assert found[0].tolist() == [1.0, 2.0, 3.0]
+    assert found[1].isnan().all()
+    assert found[2].tolist() == [1.0, 2.0, 3.0]
+    assert quantiles(value, (0.5,))[0, 2].isnan()

@@ -418,3 +418,110 @@ def test_curvature_of_attention(tmp_path):
     flat = torch.cat([p.ravel() for p in start.values()])
     expected = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, flat))[-1]
     assert found[0]["value"] == pytest.approx(float(expected), rel=1e-6)
+
+
+class Headed(nn.Module):
+    """An encoder, which others may have too, and a head of its own."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.head = encoder, nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.encoder(x)))
+
+
+def used_twice():
+    block = nn.Linear(3, 3)
+    model = nn.Sequential(block, nn.Tanh(), block, nn.Tanh(), nn.Linear(3, 1))
+    return {"model": (model, model.parameters())}
+
+
+def normalised_twice():
+    block = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Tanh())
+    model = nn.Sequential(block, block, nn.Linear(3, 1))
+    return {"model": (model, model.parameters())}
+
+
+def tied():
+    first, second, norms = nn.Linear(3, 3), nn.Linear(3, 3), [nn.BatchNorm1d(3) for _ in "ab"]
+    second.weight = first.weight
+    norms[1].running_mean = norms[0].running_mean
+    model = nn.Sequential(first, norms[0], nn.Tanh(), second, norms[1], nn.Linear(3, 1))
+    return {"model": (model, model.parameters())}
+
+
+def shared_encoder():
+    encoder = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    actor, critic = Headed(encoder), Headed(encoder)
+    return {"actor": (actor, actor.parameters()), "critic": (critic, critic.head.parameters())}
+
+
+def one_model_for_two():
+    model = Headed(nn.Linear(3, 4))
+    return {"body": (model, model.encoder.parameters()), "head": (model, model.head.parameters())}
+
+
+REACHED_TWICE = [used_twice, normalised_twice, tied, shared_encoder, one_model_for_two]
+
+
+def held(models):
+    """{(module, name): id} of every parameter and buffer where it lies."""
+    return {
+        (id(part), name): id(tensor)
+        for model in models for part in model.modules()
+        for name, tensor in (*part._parameters.items(), *part._buffers.items())
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("make", REACHED_TWICE)
+def test_passes_leave_modules_that_are_reachable_twice_as_they_are(tmp_path, make):
+    """Against the same loop unwatched, bit for bit, and against autograd in the loop."""
+
+    def terms(prediction):
+        return {"square": prediction.square().mean(), "shift": 0.1 * (prediction - 1).abs().mean()}
+
+    def train(path):
+        torch.manual_seed(0)
+        made = make()
+        models = [model for model, _ in made.values()]
+        optimizers = {n: torch.optim.SGD(p, lr=0.1) for n, (_, p) in made.items()}
+        norms, watcher = {}, None
+        if path is not None:
+            watcher = playground.watch(
+                {n: (model, optimizers[n]) for n, (model, _) in made.items()}, run_dir=path,
+                objective={n: lambda *given, i=i: terms(given[i](given[-1]))
+                           for i, n in enumerate(made)},
+                passes_every=1, probes="full",
+            )  # fmt: skip
+        places = held(models)
+        for iteration in range(1, 4):
+            x = torch.randn(8, 3)
+            if watcher is not None:
+                watcher.batch(x)
+            for name, optimizer in optimizers.items():
+                mine = optimizer.param_groups[0]["params"]
+                with torch.random.fork_rng():
+                    found = terms(made[name][0](x))
+                if name == list(made)[-1]:  # passes are before the last player's update
+                    for term, value in found.items():
+                        parts = torch.autograd.grad(value, mine, retain_graph=True)
+                        norms[iteration, name, f"norm/{term}"] = torch.cat(
+                            [g.flatten() for g in parts]).norm().item()  # fmt: skip
+                optimizer.zero_grad()
+                sum(found.values()).backward()
+                optimizer.step()
+                assert held(models) == places
+        if watcher is not None:
+            watcher.close()
+        return [m.state_dict() for m in models], norms
+
+    plain, norms = train(None)
+    watched, same_norms = train(tmp_path / "run")
+    assert norms == same_norms
+    for left, right in zip(plain, watched, strict=True):
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[name], right[name]) for name in left)
+    found = measured(tmp_path / "run")
+    for key, norm in norms.items():
+        assert found[key] == pytest.approx(norm, rel=1e-5), key

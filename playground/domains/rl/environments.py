@@ -8,6 +8,8 @@ physics of its own, and calls an episode truncated that ends by itself at its ti
 import contextlib
 import functools
 import importlib
+import os
+import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -148,9 +150,14 @@ def find(env: str) -> gymnasium.envs.registration.EnvSpec:
     Raises:
         ConfigError: nothing is.
     """
+    module, _, name = env.rpartition(":")
     try:
-        spec = gymnasium.spec(env)
-    except Exception as error:
+        if ":" in env:
+            if os.getcwd() not in sys.path:
+                sys.path.append(os.getcwd())  # where a command is given, modules lie beside it
+            importlib.import_module(module)
+        spec = gymnasium.spec(name)
+    except Exception as error:  # a module of somebody's raises any kind
         raise ConfigError(f"problem.env={env}: {reason(error, None)}") from error
     if str(spec.entry_point).startswith("gymnasium.envs.mujoco"):
         quiet_mujoco()

@@ -1,10 +1,18 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
 import rl_toys
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from harness import assert_same as assert_same_content
+from harness import final
 
+import playground
 from playground.domains.rl.environments import CartPoles, Episodes, Factory, next_seed
 from playground.domains.rl.rollout import Collector
 from playground.randomness import generators
@@ -278,3 +286,84 @@ def test_a_time_limit_below_another_layer_stays():
     assert vector.limit is None
     assert [t for t, row in enumerate(rows) if row[3].all()] == [7, 16, 25]
     assert {float(r) for row in rows for r in row[1]} == {0.0, 2.0}
+
+
+WALKS = """
+import gymnasium
+import numpy as np
+from steps import LENGTH
+
+
+class Walk(gymnasium.Env):
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 5}
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.np_random.random(2, np.float32), {}
+
+    def step(self, action):
+        return self.np_random.random(2, np.float32), float(action), False, False, {}
+
+    def render(self):
+        return np.zeros((16, 16, 3), np.uint8)
+
+
+gymnasium.register("Walk-v0", entry_point=Walk, max_episode_steps=LENGTH)
+gymnasium.register("Stroll-v0", entry_point="walks:Walk", max_episode_steps=LENGTH)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Walk-v0", "Stroll-v0"])
+def test_an_environment_in_a_file_beside_the_command(tmp_path, name):
+    """``module:Env-v0`` by the console script, whose path lacks the working directory."""
+    (tmp_path / "walks.py").write_text(WALKS)
+    (tmp_path / "steps.py").write_text("LENGTH = 5")
+    console = Path(sys.executable).parent / "playground"
+    scripts = Path(__file__).resolve().parents[3] / "scripts"
+    given = ["problem=rl/cartpole", f"problem.env=walks:{name}", "budget.env_steps=4096",
+             "problem.evaluation_episodes=2", "algorithm=a2c",
+             "optimizer.schedule=constant"]  # fmt: skip
+
+    def players(run):
+        return final(run)["players"]
+
+    def run(*arguments):
+        done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    run(console, *given, "run_dir=here")
+    run(console, *given, "run_dir=workers", "problem.vectorization=async")
+    run(console, "-m", *given, "seed=0,1", "run_dir=sweep")
+    left, right = (playground.load(tmp_path / name) for name in ("here", "workers"))
+    assert_same_content(players(left), players(right))
+    assert left.metric("episode_length")[1][-1, 0] == 5
+    run(console, "resume=here", "budget.env_steps=8192")
+    run(console, "replay=here", "at=4", "run_dir=replay")
+    run(console, "fork=here", "at=4", "optimizer.lr=1e-3", "run_dir=fork")
+    run(sys.executable, scripts / "noise.py", "here")
+    run(sys.executable, scripts / "video.py", "here")
+    assert list((tmp_path / "here").rglob("*.gif"))
+
+
+@pytest.mark.parametrize(("env", "words"), [
+    ("nosuchmodule:Walk-v0", "No module named 'nosuchmodule'"),
+    ("broken:Walk-v0", "no luck"),
+    ("empty:Walk-v0", "Walk"),
+    (":CartPole-v1", "Empty module name"),
+    ("a:b:Walk-v0", "a:b"),
+])  # fmt: skip
+def test_a_module_that_cannot_give_the_environment_is_named(tmp_path, monkeypatch, env, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "broken.py").write_text("raise RuntimeError('no luck')")
+    (tmp_path / "empty.py").write_text("")
+    with pytest.raises(ConfigError, match=re.escape(f"problem.env={env}: ")) as raised:
+        Factory(env, {})
+    assert words in str(raised.value)
+    sys.modules.pop("empty", None)
