@@ -11,11 +11,15 @@ They train policy-gradient agents, GANs, supervised networks and analytic landsc
 import os
 from typing import TYPE_CHECKING, Any
 
+from playground.moved import install
+
 __version__ = "0.1.1"
 
 # Before Arrow is imported: its own pool keeps, for every thread, what the largest reading of the
 # records took, so that a run grows with its records; the system's gives it back.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
+install()
 
 if TYPE_CHECKING:
     from playground.diagnosis import diagnose

@@ -14,29 +14,29 @@ from playground.crosschecks import validate
 from playground.engine import Engine
 from playground.extend import Wrap, Wrapped
 from playground.game import Context, Player, Problem, Stability
-from playground.optim.chain import Optimizer
 from playground.optim.config import Torch
-from playground.optim.steppers import Direct
+from playground.optim.optimizer import Optimizer
+from playground.optim.steppers.first_order import Direct
 from playground.outside import CustomConfig
-from playground.probes.allowance import Allowance
-from playground.probes.curvature_probe import CurvatureProbe
+from playground.probes.curvature.probe import CurvatureProbe
 from playground.probes.direction import Direction
 from playground.probes.epochs import EpochGradients
-from playground.probes.flow_probe import FlowProbe
-from playground.probes.game_probe import GameProbe
-from playground.probes.noise_probe import NoiseProbe
-from playground.probes.norms import Norms
+from playground.probes.flow.probe import FlowProbe
+from playground.probes.game.probe import GameProbe
+from playground.probes.noise.probe import NoiseProbe
 from playground.probes.passes import Pass, Passing
 from playground.probes.probe import Measuring, Probe
-from playground.probes.step_probe import Following, StepProbe
+from playground.probes.step.probe import Following, StepProbe
 from playground.probes.terms import TermGradients
+from playground.probes.tier0.probe import Norms
+from playground.probes.time_budget import Allowance
 from playground.progress import Reporter
 from playground.record.arrays import save_array
 from playground.record.directory import RunDirectory
+from playground.record.sinks.config import check_tensors
 from playground.record.writer import Recorder
 from playground.schema import ConfigError
 from playground.session import Session
-from playground.sinks.config import check_tensors
 
 
 @dataclasses.dataclass

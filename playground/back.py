@@ -18,8 +18,8 @@ from playground.crosschecks import varied
 from playground.explain import unknown
 from playground.outside import CustomConfig
 from playground.record.directory import RecordError, RunDirectory, RunExists, check_run_dir
+from playground.record.sinks.config import require
 from playground.schema import ConfigError
-from playground.sinks.config import require
 
 MAY_CHANGE = {
     "replay": ("probes",),

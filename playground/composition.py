@@ -53,7 +53,7 @@ def register_own() -> None:
 
     from playground.config import DOMAINS, Config, domain_of
     from playground.optim.config import OPTIMIZERS
-    from playground.optim.stepper_config import STEPPERS
+    from playground.optim.steppers.config import STEPPERS
     from playground.probes.config import ProbesConfig
 
     store = ConfigStore.instance()

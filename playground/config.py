@@ -22,11 +22,11 @@ from playground.optim.config import (
     OPTIMIZERS,
     OptimizerConfig,
 )
-from playground.optim.stepper_config import STEPPERS, StepperConfig
+from playground.optim.steppers.config import STEPPERS, StepperConfig
 from playground.outside import CustomConfig
 from playground.probes.config import ProbesConfig
+from playground.record.sinks.config import SinksConfig, require
 from playground.schema import ConfigError, choice, number, text
-from playground.sinks.config import SinksConfig, require
 
 DOMAINS = ("landscape", "supervised", "gan", "rl")
 OPTIONAL_GROUPS = ("algorithm", "loss", "penalty")

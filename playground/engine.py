@@ -28,8 +28,8 @@ from playground.game import (
     Round,
 )  # fmt: skip
 from playground.gradients import Differentiator, MoveGeometry
-from playground.optim.chain import Optimizer, Step
-from playground.optim.steppers import Direct, Stepper, placed
+from playground.optim.optimizer import Optimizer, Step
+from playground.optim.steppers.first_order import Direct, Stepper, placed
 
 
 @dataclass(frozen=True, slots=True)

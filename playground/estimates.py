@@ -20,7 +20,7 @@ from torch import Tensor
 from playground.extend import Wrap
 from playground.game import Problem
 from playground.parameters import Layout
-from playground.probes.noise import Measured, grouped, noise
+from playground.probes.noise.estimates import Measured, grouped, noise
 from playground.randomness import stream_seed
 from playground.schema import ConfigError
 from playground.temporary import Point, Source, Temporary, find_point
@@ -50,7 +50,7 @@ class Estimates:
     def noise(
         self, player: str, reference: Tensor | None = None, *, size: int = 1
     ) -> dict[str, Measured]:
-        """Variance, signal-to-noise, cosines and bias; see ``playground.probes.noise``.
+        """Variance, signal-to-noise, cosines and bias; see ``playground.probes.noise.estimates``.
 
         Args:
             player: whose.

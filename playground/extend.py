@@ -23,8 +23,8 @@ from playground.game import (
 )
 from playground.probes.passes import Pass
 from playground.probes.probe import Probe
+from playground.record.sinks.sink import Sink
 from playground.schema import ConfigError
-from playground.sinks.sink import Sink
 
 Wrap = Callable[[Objective], Objective]
 """From the objective that a problem gives a player to the one that is trained."""
@@ -60,8 +60,8 @@ class Extensions:
         for sink in self.sinks:
             if not isinstance(sink, Sink):
                 raise ConfigError(
-                    f"sinks: {sink!r} must be a playground.sinks.Sink object; names are chosen by "
-                    "the override sinks=[...]"
+                    f"sinks: {sink!r} must be a playground.record.sinks.Sink object; names are "
+                    "chosen by the override sinks=[...]"
                 )
         names = [probe.name for probe in self.probes]
         if "game" in names:

@@ -15,7 +15,7 @@ import numpy as np
 from playground.assembly import build_session, make_optimizer
 from playground.back import Asked, Journey
 from playground.extend import Extensions
-from playground.optim.chain import Optimizer
+from playground.optim.optimizer import Optimizer
 from playground.progress import Reporter
 from playground.provenance import now
 from playground.record.arrays import copy_until

@@ -13,8 +13,8 @@ from typing import Any
 from playground.composition import options
 from playground.config import OPTIONAL_GROUPS, Config, compose
 from playground.crosschecks import budget
+from playground.record.sinks.config import KINDS as SINKS
 from playground.schema import describe
-from playground.sinks.config import KINDS as SINKS
 
 WIDTH, INDENT = 100, 2
 

@@ -17,7 +17,7 @@ from playground.assembly import assemble
 from playground.best_response import BATCHES, JUDGING, moves_of
 from playground.config import from_dict
 from playground.gradients import Differentiator
-from playground.probes.game import Field, Point
+from playground.probes.game.formulas import Field, Point
 from playground.record.checkpoint import load_checkpoint, load_snapshot
 from playground.record.directory import RecordError
 from playground.record.reader import Run

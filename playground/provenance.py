@@ -13,7 +13,7 @@ import torch
 
 from playground.config import Config, Member
 from playground.game import Player, Problem
-from playground.record.schema import SCHEMA_VERSION
+from playground.record.columns import SCHEMA_VERSION
 
 PACKAGES = ("torch", "numpy", "gymnasium", "hydra-core", "pyarrow", "gradient-playground")
 

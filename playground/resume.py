@@ -7,8 +7,8 @@ from playground.config import Config, from_dict, to_dict
 from playground.crosschecks import budget
 from playground.optim.config import uses_budget
 from playground.record.directory import RecordError, RunDirectory
+from playground.record.sinks.config import require
 from playground.schema import ConfigError
-from playground.sinks.config import require
 
 if TYPE_CHECKING:
     from playground.game import Player

@@ -27,13 +27,13 @@ from playground.record.arrays import drop_after
 from playground.record.checkpoint import load_checkpoint
 from playground.record.directory import RecordError, RunDirectory, RunExists, RunLocked
 from playground.record.reader import Run, load
+from playground.record.sinks.sink import Sink
+from playground.record.sinks.tracks import opening
 from playground.record.writer import Recorder, compact
 from playground.resume import check, check_layout, split
 from playground.schema import ConfigError
 from playground.session import RunFailed, Session
 from playground.signals import Interrupted
-from playground.sinks.sink import Sink
-from playground.sinks.tracks import opening
 from playground.start import begin
 
 

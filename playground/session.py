@@ -19,16 +19,16 @@ from playground.diagnosis.report import KIND, due, look
 from playground.engine import Engine, Failure
 from playground.game import Player, Problem
 from playground.metriclog import MetricLog, Stamp
-from playground.probes.norms import Norms
 from playground.probes.passes import Passing
 from playground.probes.probe import Measuring
+from playground.probes.tier0.probe import Norms
 from playground.progress import Reporter
 from playground.record.arrays import save_array
 from playground.record.checkpoint import save_checkpoint, save_snapshot
 from playground.record.directory import RunDirectory
+from playground.record.sinks.mirror import Mirrors
 from playground.record.writer import Recorder
 from playground.signals import Interrupted, Signals
-from playground.sinks.mirror import Mirrors
 
 EVALUATIONS, CHECKPOINTS = 20, 10
 """Per run, where ``evaluate.every`` and ``checkpoint.every`` are null (ours)."""

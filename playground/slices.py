@@ -26,8 +26,8 @@ from playground.gradients import reduced
 from playground.planes import Plane, plane
 from playground.probes.landscape import Path, Slice, Values, evaluated, slices
 from playground.randomness import stream_seed
+from playground.record.loss_landscapes import save_slice
 from playground.record.reader import Run
-from playground.record.slices import save_slice
 from playground.schema import ConfigError
 from playground.temporary import Point, Source, Temporary, find_point, saved
 

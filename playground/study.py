@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from playground.record.directory import write_atomic
-from playground.record.text import dump_json
+from playground.record.formats import dump_json
 from playground.schema import ConfigError
 from playground.workers import Task, side_by_side
 

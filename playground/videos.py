@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from playground.config import members
-from playground.domains.rl.film import Frame, film
+from playground.domains.rl.pictures import Frame, film
 from playground.domains.rl.problem import PolicyGradient
 from playground.record.atomic import write_atomic
 from playground.record.reader import Run, load

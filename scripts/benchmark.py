@@ -192,7 +192,7 @@ def gan(pairs: int, folder: Path, compiled: bool) -> None:
 
 def steppers(pairs: int, folder: Path, compiled: bool) -> None:
     """Game methods on the ring, in gradient evaluations a second: the bar is 1/1.3 of direct's."""
-    from playground.optim.stepper_config import STEPPERS
+    from playground.optim.steppers.config import STEPPERS
 
     def side(overrides: Sequence[str], iterations: int) -> Work:
         running = session(overrides, folder)
@@ -246,10 +246,10 @@ def noise(pairs: int) -> None:
     from playground.engine import Engine
     from playground.game import Move, Player
     from playground.nets import MLP
-    from playground.optim.chain import Optimizer
     from playground.optim.config import Adam
+    from playground.optim.optimizer import Optimizer
     from playground.parameters import Parameters
-    from playground.probes.noise_probe import NoiseProbe
+    from playground.probes.noise.probe import NoiseProbe
     from playground.probes.passes import Turn
 
     torch.set_num_threads(1)

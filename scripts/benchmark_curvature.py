@@ -44,7 +44,7 @@ def ours(
     """One run, from nothing but the parameters, the batch and perhaps earlier vectors."""
     import torch
 
-    from playground.probes.curvature import extremes, linearise, warm
+    from playground.probes.curvature.formulas import extremes, linearise, warm
 
     def gradient(leaf: Any) -> Any:
         return engine.differentiate(move, {"model": leaf}, create_graph=True).value

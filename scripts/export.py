@@ -25,8 +25,8 @@ def main() -> int:
     from playground.config import compose
     from playground.record.atomic import RecordError
     from playground.record.reader import Sweep, load
+    from playground.record.sinks.export import export
     from playground.schema import ConfigError
-    from playground.sinks.export import export
 
     keys = [item for item in given.items if "=" in item and not Path(item).exists()]
     code = 0

@@ -33,7 +33,7 @@ def main() -> int:
     from playground.record.atomic import RecordError
     from playground.record.reader import Run, load
     from playground.report import animate, draw_all
-    from playground.report.compare import report
+    from playground.report.comparison.report import report
 
     try:
         records = [load(path) for path in given.paths]

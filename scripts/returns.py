@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import playground
-from playground.report.aggregate import stratified_bootstrap
+from playground.report.comparison.aggregate import stratified_bootstrap
 from playground.schema import ConfigError
 from playground.study import interval
 from playground.workers import go_on

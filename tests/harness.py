@@ -23,10 +23,10 @@ from playground.assembly import assemble
 from playground.config import Config, compose
 from playground.engine import Engine
 from playground.game import Context, Evaluation, Move, Outcomes, Player, Problem, Round
-from playground.optim.chain import Optimizer
-from playground.optim.stepper_config import STEPPERS, StepperConfig
+from playground.optim.optimizer import Optimizer
+from playground.optim.steppers.config import STEPPERS, StepperConfig
 from playground.parameters import Layout, Parameters
-from playground.probes.norms import Norms
+from playground.probes.tier0.probe import Norms
 from playground.randomness import Streams
 from playground.record.checkpoint import load_checkpoint
 from playground.record.reader import Run

@@ -11,8 +11,8 @@ from harness import SPREAD, TINY, assert_same, assert_same_records, chance, fina
 
 import playground
 from playground.forking import adopted
-from playground.optim.chain import Optimizer
 from playground.optim.config import Adam, Momentum
+from playground.optim.optimizer import Optimizer
 from playground.record.directory import RunDirectory
 from playground.repeat import norms_of
 from playground.schema import ConfigError

@@ -25,7 +25,7 @@ from playground.config import (
 )
 from playground.crosschecks import budget
 from playground.optim.config import OPTIMIZERS, TORCH_CLASSES
-from playground.optim.stepper_config import STEPPERS
+from playground.optim.steppers.config import STEPPERS
 from playground.probes.config import ProbesConfig
 from playground.schema import ConfigError
 
@@ -292,7 +292,7 @@ def test_the_root_of_the_yaml_and_the_schema_agree():
     ids=lambda overrides: overrides[0],
 )  # fmt: skip
 def test_a_saved_configuration_is_the_same_configuration(overrides):
-    from playground.record.text import dump_yaml
+    from playground.record.formats import dump_yaml
 
     first = overrides[0].partition("=")[2]
     config = shipped(first) if len(overrides) == 1 else compose(overrides)

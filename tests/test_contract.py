@@ -11,7 +11,7 @@ from playground.composition import conf_dir
 from playground.domains.rl.config import ALGORITHMS
 from playground.game import Evaluation
 from playground.optim.config import OPTIMIZERS, NaturalGradient
-from playground.optim.stepper_config import STEPPERS
+from playground.optim.steppers.config import STEPPERS
 
 SMALL = {
     "landscape": ["problem.noise=0.1"],

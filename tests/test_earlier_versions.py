@@ -72,7 +72,7 @@ def test_figures_and_findings(old, name):
 
 
 def test_the_sweep_is_reported(old):
-    from playground.report.compare import report
+    from playground.report.comparison.report import report
 
     assert report([old / "sweep"], old / "out")
 

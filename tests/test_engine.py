@@ -6,8 +6,8 @@ from harness import TINY, assert_same, engine, loop, player
 from playground.domains.landscape.objectives import minimise, play
 from playground.engine import Engine
 from playground.game import Move
-from playground.optim.chain import Optimizer
 from playground.optim.config import SGD, Adam, AdamW, Momentum, RMSprop
+from playground.optim.optimizer import Optimizer
 
 SIGMA, RATE = 1.5, 0.2
 

@@ -9,9 +9,9 @@ from harness import TINY, Planted, assert_same, final, quiet
 
 import playground
 from playground.config import compose
-from playground.domains.rl.exact import Exact, softmax_policy
-from playground.domains.rl.mdp import garnet
-from playground.domains.rl.moments import estimate_moments
+from playground.domains.rl.environments.mdp import garnet
+from playground.domains.rl.exact.moments import estimate_moments
+from playground.domains.rl.exact.values import Exact, softmax_policy
 from playground.game import Problem
 from playground.gradients import Differentiator
 from playground.probes.probe import Probe

@@ -148,7 +148,7 @@ def test_from_another_folder_in_a_process_of_its_own(package, here):
 
 def test_lion_is_the_papers_formula_for_every_member():
     """Chen et al. 2023, algorithm 2, by NumPy, with beta1 along the member axis."""
-    from playground.optim.chain import Optimizer
+    from playground.optim.optimizer import Optimizer
 
     config = example("lion", "Lion")(lr=0.1, clip_norm=5.0)
     beta1 = torch.tensor([0.5, 0.9])

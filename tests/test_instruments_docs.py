@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from harness import PROBED, TINY, quiet
 
-from playground.probes.critical import KINDS
-from playground.probes.noise_probe import METHODS
-from playground.record.schema import QUANTITIES
+from playground.probes.curvature.critical import KINDS
+from playground.probes.noise.probe import METHODS
+from playground.record.columns import QUANTITIES
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 PAGE = (Path(__file__).parents[1] / "docs" / "instruments.md").read_text()

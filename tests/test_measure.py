@@ -6,7 +6,7 @@ import torch
 from harness import SMALL_GAN, quiet
 
 from playground.measure import run_field, snapshot
-from playground.probes.game import jacobian, path_angle, spectrum
+from playground.probes.game.formulas import jacobian, path_angle, spectrum
 from playground.schema import ConfigError
 
 pytestmark = pytest.mark.usefixtures("without_figures")

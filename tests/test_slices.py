@@ -7,8 +7,8 @@ from harness import TINY, final, quiet
 
 import playground
 from playground.config import compose
-from playground.domains.rl.exact import Exact, softmax_policy
-from playground.domains.rl.mdp import garnet
+from playground.domains.rl.environments.mdp import garnet
+from playground.domains.rl.exact.values import Exact, softmax_policy
 from playground.schema import ConfigError
 from playground.temporary import Temporary, find_point
 

@@ -13,8 +13,8 @@ import torch
 import playground
 from playground import study
 from playground.config import compose
-from playground.domains.rl.exact import Exact, softmax_policy
-from playground.domains.rl.mdp import garnet
+from playground.domains.rl.environments.mdp import garnet
+from playground.domains.rl.exact.values import Exact, softmax_policy
 from playground.temporary import Temporary, find_point
 
 ROOT = Path(playground.__file__).resolve().parent.parent

@@ -18,11 +18,11 @@ from torch import Tensor
 
 import playground
 from playground.domains.rl.batches import normalize
-from playground.domains.rl.rollout import Rollout, advantages, returns_to_go
+from playground.domains.rl.collector import Rollout, advantages, returns_to_go
 from playground.game import Move
 from playground.gradients import Differentiator
 from playground.probes.landscape import random_direction
-from playground.probes.noise import grouped, noise
+from playground.probes.noise.estimates import grouped, noise
 from playground.randomness import stream_seed
 from playground.record.checkpoint import load_snapshot
 from playground.record.reader import Run

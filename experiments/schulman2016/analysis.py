@@ -14,9 +14,9 @@ import yaml
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from playground.domains.rl.exact import Exact, softmax_policy
-from playground.domains.rl.mdp import garnet
-from playground.domains.rl.moments import estimate_moments
+from playground.domains.rl.environments.mdp import garnet
+from playground.domains.rl.exact.moments import estimate_moments
+from playground.domains.rl.exact.values import Exact, softmax_policy
 from playground.estimates import gradient_estimates
 from playground.record.reader import Run
 from playground.study import Claim

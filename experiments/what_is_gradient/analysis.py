@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 from playground.record.reader import Run
-from playground.report.style import save
+from playground.report.drawing.style import save
 from playground.study import PASS, Claim
 
 from .common import CONFIG, Check, badge

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from playground.record.reader import Run
-from playground.report.style import COLORS, Sheet, value_scale
+from playground.report.drawing.style import COLORS, Sheet, value_scale
 
 from .common import Check, page
 

@@ -7,7 +7,7 @@ import numpy as np
 from playground.config import from_dict
 from playground.domains.supervised.data import load
 from playground.record.reader import Run
-from playground.report.style import COLORS, Sheet, legend, value_scale
+from playground.report.drawing.style import COLORS, Sheet, legend, value_scale
 
 from .common import Check, page
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from playground.gradients import reduced
 from playground.record.reader import Run
-from playground.report.style import Sheet
+from playground.report.drawing.style import Sheet
 from playground.study import Claim
 from playground.temporary import Source, Temporary, find_point
 
@@ -134,7 +134,7 @@ def measured(run: Run, probe: str, quantity: str, player: str) -> tuple[np.ndarr
 
 def trajectory(run: Run) -> np.ndarray:
     """Where a landscape's members were [M, T + 1, n]."""
-    from playground.report.trajectory import trail
+    from playground.report.drawing.trajectory import trail
 
     found = trail(run.arrays)
     assert found is not None

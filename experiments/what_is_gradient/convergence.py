@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PathCollection
 
 from playground.record.reader import Run
-from playground.report.style import LAND, Sheet, bare
-from playground.report.trajectory import ground, trail
+from playground.report.drawing.style import LAND, Sheet, bare
+from playground.report.drawing.trajectory import ground, trail
 
 from .common import Check, page
 

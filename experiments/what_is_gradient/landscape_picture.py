@@ -8,8 +8,8 @@ import torch
 import playground
 from playground.record.checkpoint import load_snapshot
 from playground.record.reader import Run
-from playground.report.style import COLORS, LAND, Sheet, legend, value_scale
-from playground.report.trajectory import contours, ground, trail
+from playground.report.drawing.style import COLORS, LAND, Sheet, legend, value_scale
+from playground.report.drawing.trajectory import contours, ground, trail
 
 from .common import Check, directions, norms, page, trajectory
 

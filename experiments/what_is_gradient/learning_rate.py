@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from playground.record.reader import Run
-from playground.report.style import COLORS, Sheet, legend, value_scale
+from playground.report.drawing.style import COLORS, Sheet, legend, value_scale
 
 from .common import Check, measured, norms, page, rates, trajectory
 
@@ -22,7 +22,7 @@ def growth(run: Run) -> np.ndarray:
 def limits(run: Run) -> np.ndarray:
     """The largest stable rate told by two gradients, at both ends of the last measured step [M].
 
-    A step of length alpha = rate x curvature - 1 (see ``playground.probes.step``).
+    A step of length alpha = rate x curvature - 1 (see ``playground.probes.step.formulas``).
     """
     alpha = measured(run, "step", "alpha", "x")[1][-1]
     return 2 * rates(run) / (1 + alpha)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from playground.record.reader import Run
-from playground.report.style import COLORS, Sheet, legend, value_scale
+from playground.report.drawing.style import COLORS, Sheet, legend, value_scale
 
 from .common import Check, page
 

@@ -6,10 +6,10 @@ import gymnasium
 import numpy as np
 from torch import Tensor
 
-from playground.domains.rl.exact import Exact, softmax_policy
+from playground.domains.rl.exact.values import Exact, softmax_policy
 from playground.estimates import gradient_estimates
 from playground.record.reader import Run
-from playground.report.style import COLORS, Sheet, counts, legend
+from playground.report.drawing.style import COLORS, Sheet, counts, legend
 from playground.temporary import Temporary
 
 from .common import Check, page

@@ -6,7 +6,7 @@ from math import log
 import numpy as np
 
 from playground.record.reader import Run
-from playground.report.style import COLORS, Sheet, legend
+from playground.report.drawing.style import COLORS, Sheet, legend
 
 from .common import Check, page
 

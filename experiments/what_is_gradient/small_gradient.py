@@ -5,9 +5,9 @@ from math import log
 
 import numpy as np
 
-from playground.probes.critical import SADDLE
+from playground.probes.curvature.critical import SADDLE
 from playground.record.reader import Run
-from playground.report.style import COLORS, Sheet, legend, value_scale
+from playground.report.drawing.style import COLORS, Sheet, legend, value_scale
 
 from .common import Check, measured, norms, page, trajectory
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from playground.record.reader import Run
-from playground.report.style import COLORS, Sheet, legend, value_scale
+from playground.report.drawing.style import COLORS, Sheet, legend, value_scale
 from playground.temporary import find_point
 
 from .common import Check, Loss, directions, page

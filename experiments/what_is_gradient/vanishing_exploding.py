@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 import playground
 from playground.record.reader import Run
-from playground.report.style import COLORS, Sheet, legend, value_scale
+from playground.report.drawing.style import COLORS, Sheet, legend, value_scale
 
 from .common import Check, page
 

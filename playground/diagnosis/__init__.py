@@ -51,7 +51,7 @@ def diagnose(run: "Run") -> list[Finding]:
     Raises:
         RecordError: the records cannot be read.
     """
-    from playground.report.view import View
+    from playground.record.view import View
 
     view = View(run)
     found: dict[tuple[int, str], Finding] = {}

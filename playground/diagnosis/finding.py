@@ -13,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 
-from playground.report.view import Array, Series, View
+from playground.record.view import Array, Series, View
 
 WINDOW, SHARE = 16, 0.8
 """Points that a condition is judged on, and how many of them must meet it (ours)."""

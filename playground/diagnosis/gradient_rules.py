@@ -14,7 +14,7 @@ from playground.diagnosis.finding import (
     rolling,
     trailing,
 )
-from playground.report.view import Array, Series, View
+from playground.record.view import Array, Series, View
 
 SPIKE, SPIKE_EARLY, BEFORE = 50.0, 10.0, 64
 """A spike is so many times the median of the 64 updates before and that of the first 64.

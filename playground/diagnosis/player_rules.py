@@ -15,7 +15,7 @@ from playground.diagnosis.finding import (
     median,
     trailing,
 )
-from playground.report.view import Array, Series, View
+from playground.record.view import Array, Series, View
 
 CERTAIN = 0.98
 """Accuracy of a discriminator that is right about nearly everything (ours; Arjovsky & Bottou 2017

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from playground.diagnosis.finding import Finding, Rule, findings, held
-from playground.report.view import Array, Series, View
+from playground.record.view import Array, Series, View
 
 NOISY = 10.0
 """Noise scale over the samples of a batch: the gradient is then mostly noise, and of each sample

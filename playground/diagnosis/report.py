@@ -8,7 +8,7 @@ import pyarrow
 
 from playground.diagnosis import RULES, Finding, diagnose, grouped
 from playground.record.atomic import write_atomic
-from playground.record.text import dump_json
+from playground.record.formats import dump_json
 
 if TYPE_CHECKING:
     from playground.record.reader import Run

@@ -16,7 +16,7 @@ from playground.diagnosis.finding import (
     median,
     trailing,
 )
-from playground.report.view import Array, Series, View
+from playground.record.view import Array, Series, View
 
 BOUNCE = -0.5
 """Cosine of consecutive gradients below which a step crosses the valley (ours; on a quadratic it

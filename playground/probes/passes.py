@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from playground.game import Gradient, Move, Player, Round, Stability
-from playground.probes.allowance import Allowance
 from playground.probes.probe import Sink
+from playground.probes.time_budget import Allowance
 
 Key = str | tuple[str, str] | tuple[str, str, str]
 """quantity, (player, quantity) or (player, tensor, quantity)."""

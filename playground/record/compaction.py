@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from playground.record.atomic import RecordError, StrPath, atomic_file, remove, sync_folder
+from playground.record.columns import TABLES
 from playground.record.parquet import (
     ATTEMPT,
     READ_ERRORS,
@@ -24,7 +25,6 @@ from playground.record.parquet import (
     read_block,
     replaced_parts,
 )
-from playground.record.schema import TABLES
 from playground.record.tables import Limits, attempt_starts, read_table, warn_broken
 
 GROUP_ROWS = 500_000

@@ -24,7 +24,7 @@ from playground.record.atomic import (
     sync_folder,
     write_atomic,
 )
-from playground.record.text import dump_json, dump_yaml, load_json, load_yaml
+from playground.record.formats import dump_json, dump_yaml, load_json, load_yaml
 
 __all__ = [
     "RecordError",

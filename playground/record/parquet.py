@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from playground.record.atomic import RecordError
-from playground.record.schema import SCHEMA_VERSION, TABLES
+from playground.record.columns import SCHEMA_VERSION, TABLES
 
 PART = re.compile(r"([a-z]+)-(\d{3,})-(\d{6,})\.parquet")
 REPLACES, ATTEMPT, VERSION = "playground.replaces", "playground.attempt", "playground.version"

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from playground.record.arrays import ArraySeries, list_arrays
 from playground.record.atomic import RecordError, StrPath
+from playground.record.columns import SCHEMA_VERSION, TABLES
 from playground.record.directory import check_name
-from playground.record.schema import SCHEMA_VERSION, TABLES
+from playground.record.formats import load_json, load_yaml
 from playground.record.tables import Cache, read_table
-from playground.record.text import load_json, load_yaml
 
 
 def load(path: StrPath) -> "Run | Sweep":

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from playground.record.atomic import RecordError, StrPath
+from playground.record.columns import TABLES
+from playground.record.formats import load_json
 from playground.record.parquet import Block, BrokenFile, Part, list_parts, read_block
-from playground.record.schema import TABLES
-from playground.record.text import load_json
 
 TRIES = 20
 

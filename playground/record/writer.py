@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from playground.record.atomic import StrPath, atomic_file
+from playground.record.columns import NAME, TABLES
 from playground.record.compaction import compact
 from playground.record.parquet import Part, list_parts, parquet_writer, replaced_parts
-from playground.record.schema import NAME, TABLES
 
 __all__ = ["Recorder", "compact"]
 

@@ -11,7 +11,7 @@
     slice-<name>     the loss around a run's parameters, where ``scripts/landscape.py`` measured it
     animation        a GIF of training; GANs, and only when asked for
 
-Several runs side by side are in ``playground.report.compare`` (``scripts/report.py``).
+Several runs side by side are in ``playground.report.comparison.report`` (``scripts/report.py``).
 Matplotlib is imported when a figure is drawn, and only through its object interface.
 """
 
@@ -20,15 +20,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from playground.record.slices import list_slices
+from playground.record.loss_landscapes import list_slices
 
 if TYPE_CHECKING:
     from playground.record.reader import Run
 
 __all__ = ["animate", "draw", "draw_all", "names"]
 
-HOMES = {"overview": "overview", "gradient_norms": "heatmap"}
-"""{figure: module} of the figures that every run has."""
+ALWAYS = ("overview", "gradient_norms")
+"""Figures that every run has."""
 
 DOMAINS = ("landscape", "supervised", "gan", "rl")
 POLICY = ("policy_gradient",)
@@ -50,7 +50,7 @@ def names(run: "Run") -> list[str]:
     game = ["game"] if "spectrum" in arrays else []
     sizes = ["magnitudes"] if any(name.startswith("magnitudes_") for name in arrays) else []
     hessian = ["spectrum"] if arrays & {"hessian", "density"} else []
-    return [*HOMES, *game, *own, *policy, *deep, *sizes, *hessian, *slices]
+    return [*ALWAYS, *game, *own, *policy, *deep, *sizes, *hessian, *slices]
 
 
 def draw(run: "Run", name: str = "overview") -> Path:
@@ -81,9 +81,9 @@ def animate(run: "Run", folder: Path | None = None) -> Path:
         ValueError: the records do not hold what it shows.
         RecordError: the records cannot be read or the file cannot be written.
     """
-    from playground.report.animation import write
-    from playground.report.style import make_folder
-    from playground.report.view import View
+    from playground.record.view import View
+    from playground.report.drawing.style import make_folder
+    from playground.report.figures.animation import write
 
     folder = folder or run.path / "figures"
     make_folder(folder)
@@ -103,7 +103,7 @@ def draw_all(run: "Run", folder: Path | None = None) -> list[Path]:
     Raises:
         RecordError: the records cannot be read or a figure cannot be written.
     """
-    from playground.report.view import View
+    from playground.record.view import View
 
     view = View(run)
     paths = [_draw(run, name, view, folder) for name in names(run)]
@@ -112,16 +112,16 @@ def draw_all(run: "Run", folder: Path | None = None) -> list[Path]:
 
 def _draw(run: "Run", name: str, view: Any = None, folder: Path | None = None) -> Path | None:
     """Draw one figure; None where there is nothing to show."""
-    from playground.report.style import make_folder, save
-    from playground.report.view import View
+    from playground.record.view import View
+    from playground.report.drawing.style import make_folder, save
 
     view = view or View(run)
     if name.startswith(SLICE):
-        from playground.report import slices
+        from playground.report.figures import loss_landscape as slices
 
         result = slices.figure(view, name.removeprefix(SLICE))
     else:
-        module = import_module(f"playground.report.{HOMES.get(name, name)}")
+        module = import_module(f"playground.report.figures.{name}")
         figure: Callable[[View], Any] = module.figure
         result = figure(view)
     if result is None:

@@ -7,18 +7,18 @@ from typing import Any
 from torch import nn
 
 from playground.probes.config import DIRECTION, CurvatureConfig, DirectionConfig, GameConfig
-from playground.probes.curvature_probe import CurvatureProbe
+from playground.probes.curvature.probe import CurvatureProbe
 from playground.probes.direction import Direction
-from playground.probes.game_probe import GameProbe
-from playground.probes.noise_probe import NoiseProbe
+from playground.probes.game.probe import GameProbe
+from playground.probes.noise.probe import NoiseProbe
 from playground.probes.passes import Pass
 from playground.probes.probe import Probe
 from playground.probes.terms import TermGradients
 from playground.record.atomic import RecordError
 from playground.record.directory import check_name
+from playground.record.sinks.config import named
+from playground.record.sinks.sink import Sink
 from playground.schema import ConfigError
-from playground.sinks.config import named
-from playground.sinks.sink import Sink
 from playground.watching import folder
 from playground.watching.folder import Settings
 from playground.watching.objective import Loss
@@ -65,7 +65,7 @@ def watch(
         seed: of the choice of updates and of probes' own draws.
         megabytes: above this for five values of a player it is measured in place.
         sinks: other trackers that mirror the records: tensorboard, mlflow, wandb, or
-            ``playground.sinks.Sink`` objects.
+            ``playground.record.sinks.Sink`` objects.
 
     Raises:
         ConfigError: what cannot be watched, by name, before any work.

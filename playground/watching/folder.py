@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from playground.provenance import environment, now
+from playground.record.columns import SCHEMA_VERSION
 from playground.record.directory import RecordError, RunDirectory, RunExists, RunLocked
-from playground.record.schema import SCHEMA_VERSION
 from playground.schema import ConfigError
 from playground.watching.player import Watched
 

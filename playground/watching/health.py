@@ -14,7 +14,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
-from playground.probes.norms import Stamp
+from playground.probes.tier0.probe import Stamp
 from playground.watching.player import Broken
 
 WINDOW, FEWEST, FACTOR, LEVEL = 64, 16, 10.0, 3

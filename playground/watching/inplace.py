@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from playground.parameters import Layout
-from playground.probes.quantities import Sums, pieces
+from playground.probes.tier0.formulas import Sums, pieces
 
 Tensors = Sequence[Tensor]
 

@@ -21,9 +21,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from playground.game import Batch, Gradient, Move, Objective, Params, Player, Terms
 from playground.gradients import Differentiator
 from playground.parameters import Parameters
-from playground.probes.allowance import Allowance
 from playground.probes.passes import Keep, Pass, Passing
 from playground.probes.probe import Sink
+from playground.probes.time_budget import Allowance
 from playground.schema import ConfigError
 from playground.watching.player import Watched
 

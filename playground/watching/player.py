@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from playground.parameters import Layout
-from playground.probes.quantities import Sums
+from playground.probes.tier0.formulas import Sums
 from playground.schema import ConfigError
 from playground.watching.allowed import check, inner, named
 from playground.watching.inplace import InPlace

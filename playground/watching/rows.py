@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from playground.game import Observation
-from playground.probes.norms import Clip, Norms, Stamp, unclipped
 from playground.probes.probe import Measuring
+from playground.probes.tier0.probe import Clip, Norms, Stamp, unclipped
 from playground.watching.player import Reading, Watched
 
 

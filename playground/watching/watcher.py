@@ -19,17 +19,17 @@ import numpy as np
 import torch
 
 from playground.metriclog import MetricLog, Stamp
-from playground.probes.norms import Norms
 from playground.probes.passes import Pass
 from playground.probes.probe import Measuring, Probe
+from playground.probes.tier0.probe import Norms
 from playground.provenance import now
 from playground.record.arrays import save_array
 from playground.record.directory import RunDirectory
+from playground.record.sinks.config import SinksConfig
+from playground.record.sinks.mirror import Mirrors
+from playground.record.sinks.sink import Sink
+from playground.record.sinks.tracks import opening
 from playground.record.writer import Recorder, compact
-from playground.sinks.config import SinksConfig
-from playground.sinks.mirror import Mirrors
-from playground.sinks.sink import Sink
-from playground.sinks.tracks import opening
 from playground.watching import clipping
 from playground.watching.folder import Settings
 from playground.watching.health import Health

@@ -11,8 +11,8 @@ import pytest
 import playground
 from playground.diagnosis import words
 from playground.diagnosis.report import KIND, due
-from playground.report import overview
-from playground.report.view import View
+from playground.record.view import View
+from playground.report.figures import overview
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "diagnose.py"
 

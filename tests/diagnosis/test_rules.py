@@ -5,8 +5,8 @@ import pytest
 
 from playground.diagnosis import RULES, gradient_rules, player_rules, probe_rules, step_rules
 from playground.diagnosis.finding import held
-from playground.probes.critical import MINIMUM, SADDLE
-from playground.report.view import Series
+from playground.probes.curvature.critical import MINIMUM, SADDLE
+from playground.record.view import Series
 
 T = 64
 

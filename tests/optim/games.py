@@ -6,7 +6,7 @@ from harness import engine, player
 
 from playground.game import Move
 from playground.optim.config import SGD
-from playground.optim.stepper_config import STEPPERS
+from playground.optim.steppers.config import STEPPERS
 
 
 def bilinear(matrix, own=None):

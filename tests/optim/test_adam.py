@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from playground.optim.adam import Adam
-from playground.optim.chain import Optimizer
 from playground.optim.config import Adam as AdamConfig
 from playground.optim.config import AdamW, AMSGrad
+from playground.optim.optimizer import Optimizer
 from playground.optim.transforms import At
 
 from .twins import stream

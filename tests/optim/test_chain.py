@@ -4,8 +4,8 @@ import io
 import pytest
 import torch
 
-from playground.optim.chain import Optimizer
 from playground.optim.config import SGD, Adam, Momentum
+from playground.optim.optimizer import Optimizer
 
 from .twins import EVERY, stream
 

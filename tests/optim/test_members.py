@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from playground.optim.chain import Optimizer
 from playground.optim.config import OPTIMIZERS, Torch, variable_fields
+from playground.optim.optimizer import Optimizer
 
 from .metrics import bowls, positive
 from .twins import EVERY, follow, stream

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from playground.config import compose
-from playground.optim.chain import Optimizer
 from playground.optim.config import SGD, RMSprop, Torch
+from playground.optim.optimizer import Optimizer
 from playground.schema import ConfigError
 
 C = 0.01

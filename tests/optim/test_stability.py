@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from playground.optim.chain import Optimizer
 from playground.optim.config import (
     SGD,
     Adagrad,
@@ -15,6 +14,7 @@ from playground.optim.config import (
     RMSprop,
     Torch,
 )
+from playground.optim.optimizer import Optimizer
 from playground.optim.transforms import Optimism
 
 HELD = {"beta2": 1 - 1e-13}

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from optim.games import Played, bilinear, one_round, radius
-from playground.optim.chain import Optimizer
 from playground.optim.config import SGD, Adam, Momentum
-from playground.optim.stepper_config import STEPPERS
+from playground.optim.optimizer import Optimizer
+from playground.optim.steppers.config import STEPPERS
 from playground.schema import ConfigError
 
 ALTERNATING = {"turns": ("x", "y")}
@@ -390,7 +390,7 @@ def test_conjugate_gradients_solve_what_elimination_solves(monkeypatch):
     start, rates = draw.normal(size=(4, 5)), (0.3, 0.7)
     found = []
     for limit in (32, 0):
-        monkeypatch.setattr("playground.optim.second_order.DENSE", limit)
+        monkeypatch.setattr("playground.optim.steppers.second_order.DENSE", limit)
         game = Played({n: objective(n) for n in "xy"}, start, "cgd", SGD(lr=rates[0]), split=3,
                       tolerance=1e-12)  # fmt: skip
         game.engine.optimizers["y"]._lr = rates[1]
@@ -404,7 +404,7 @@ def test_conjugate_gradients_solve_what_elimination_solves(monkeypatch):
 
 
 def test_a_member_s_conjugate_gradients_do_not_depend_on_the_others(monkeypatch):
-    monkeypatch.setattr("playground.optim.second_order.DENSE", 0)
+    monkeypatch.setattr("playground.optim.steppers.second_order.DENSE", 0)
     objectives, _ = random_game(7)
     start = np.random.default_rng(8).normal(size=(3, 5))
     start[0] = 0  # converges at once

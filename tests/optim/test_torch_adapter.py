@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from playground.optim.chain import Optimizer
 from playground.optim.config import TORCH_CLASSES, Torch
+from playground.optim.optimizer import Optimizer
 from playground.optim.torch_adapter import TorchOptimizer
 
 from .twins import ADAPTED, adapted, error, follow, follow_torch, stream

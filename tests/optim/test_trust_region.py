@@ -7,14 +7,14 @@ import torch
 from torch.distributions import Categorical as TorchCategorical
 
 from playground.config import compose
-from playground.domains.rl.gaussian import Gaussian
 from playground.domains.rl.objectives import divergence, surrogate
-from playground.domains.rl.policies import Categorical
+from playground.domains.rl.policies.categorical import Categorical
+from playground.domains.rl.policies.gaussian import Gaussian
 from playground.game import Move, Player
 from playground.gradients import Differentiator, MoveGeometry
 from playground.nets import MLP
 from playground.optim import config
-from playground.optim.chain import Optimizer
+from playground.optim.optimizer import Optimizer
 from playground.optim.trust_region import RESIDUAL, conjugate_gradients
 from playground.parameters import Parameters
 from playground.schema import ConfigError

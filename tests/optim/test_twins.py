@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from playground.optim.chain import Optimizer
 from playground.optim.config import RMSprop
+from playground.optim.optimizer import Optimizer
 
 from .twins import TWINS, error, follow, follow_torch, stream
 

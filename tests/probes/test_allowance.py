@@ -5,7 +5,7 @@ import torch
 from harness import assert_same, final
 
 import playground
-from playground.probes.allowance import Allowance
+from playground.probes.time_budget import Allowance
 from playground.schema import ConfigError
 
 pytestmark = pytest.mark.usefixtures("without_figures")
@@ -45,7 +45,7 @@ RUN = ["problem=landscape/rosenbrock", "members=2", "budget.iterations=40", "eva
 
 def test_a_budget_stretches_cadences_says_so_and_changes_nothing_of_training(tmp_path, monkeypatch):
     free = playground.run([*RUN, f"run_dir={tmp_path / 'a'}"], probes=[Slow()], quiet=True)
-    monkeypatch.setattr("playground.probes.allowance.Allowance.spend", spend_a_day)
+    monkeypatch.setattr("playground.probes.time_budget.Allowance.spend", spend_a_day)
     tight = playground.run(
         [*RUN, f"run_dir={tmp_path / 'b'}", "probes.budget=0.05"], probes=[Slow()], quiet=True
     )

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from playground.probes.clusters import (
+from playground.probes.noise.clusters import declared
+from playground.probes.noise.formulas import (
     QUANTITIES,
     agreement,
     pooled_noise_scale,
     statistics,
 )
-from playground.probes.contributions import declared
 
 RNG = np.random.default_rng(5)
 

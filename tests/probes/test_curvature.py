@@ -5,7 +5,8 @@ import pytest
 import torch
 from scipy.sparse.linalg import eigsh
 
-from playground.probes import critical, curvature, lanczos
+from playground.probes.curvature import critical, lanczos
+from playground.probes.curvature import formulas as curvature
 
 F64 = torch.float64
 

@@ -18,11 +18,11 @@ from harness import (
 from scipy.sparse.linalg import eigsh
 
 import playground
-from playground.probes import game
 from playground.probes.config import CurvatureConfig
-from playground.probes.critical import KINDS
-from playground.probes.curvature_probe import CurvatureProbe
-from playground.probes.game_probe import of_turn
+from playground.probes.curvature.critical import KINDS
+from playground.probes.curvature.probe import CurvatureProbe
+from playground.probes.game import formulas as game
+from playground.probes.game.probe import of_turn
 from playground.probes.passes import Turn
 from playground.schema import ConfigError
 

@@ -7,7 +7,7 @@ from scipy.integrate import quad
 from scipy.stats import linregress, norm
 
 from playground.nets import ACTIVATIONS
-from playground.probes import flow
+from playground.probes.flow import formulas as flow
 
 F64 = torch.float64
 

@@ -18,7 +18,7 @@ from harness import (
 from torch import nn
 
 from playground.probes.config import FlowConfig
-from playground.probes.flow_probe import FlowProbe
+from playground.probes.flow.probe import FlowProbe
 from playground.probes.passes import Turn
 
 pytestmark = pytest.mark.usefixtures("without_figures")

@@ -6,8 +6,8 @@ import torch
 import torch.autograd.forward_ad as fwd
 from harness import SMALL_GAN, loop
 
-from playground.probes import game
-from playground.probes.game_probe import GameProbe, of_turn
+from playground.probes.game import formulas as game
+from playground.probes.game.probe import GameProbe, of_turn
 from playground.probes.passes import Turn
 
 DRAW = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from playground.parameters import Layout
-from playground.probes.noise import grouped, moments, noise
+from playground.probes.noise.estimates import grouped, moments, noise
 
 LAYOUT = Layout({"a": (2, 2), "b": (3,)})
 PIECES = [slice(0, 7), slice(0, 4), slice(4, 7)]

@@ -10,10 +10,10 @@ from playground.domains.supervised.residual import Residual
 from playground.game import Move, Player
 from playground.nets import MLP, convolutional, dcgan_discriminator, dcgan_generator
 from playground.parameters import Layout, Parameters
-from playground.probes.clusters import statistics
-from playground.probes.contributions import attribute, by_products, by_taps, declared
 from playground.probes.layers import Tracer
-from playground.probes.noise_probe import METHODS, NoiseProbe
+from playground.probes.noise.clusters import attribute, by_products, by_taps, declared
+from playground.probes.noise.formulas import statistics
+from playground.probes.noise.probe import METHODS, NoiseProbe
 from playground.probes.passes import Turn
 
 pytestmark = pytest.mark.usefixtures("without_figures")

@@ -11,8 +11,8 @@ from harness import engine, player
 from playground.game import Move, Observation
 from playground.optim.config import SGD, Adam
 from playground.parameters import Layout
-from playground.probes.norms import SLOTS, Norms, pick
-from playground.record.schema import QUANTITIES
+from playground.probes.tier0.probe import SLOTS, Norms, pick
+from playground.record.columns import QUANTITIES
 
 LAYOUT = Layout({"w": (3, 2), "b": (3,), "s": ()})
 MEMBERS = 2

@@ -12,10 +12,10 @@ from playground.domains.supervised.residual import Residual
 from playground.game import Move, Player
 from playground.nets import MLP, Layer, Stack
 from playground.parameters import Parameters
-from playground.probes.flow_probe import FlowProbe, by_step
+from playground.probes.flow.probe import FlowProbe, by_step
+from playground.probes.flow.propagation import backward_theory, forward_theory, nodes, places
 from playground.probes.layers import Tracer
 from playground.probes.passes import Turn
-from playground.probes.routes import backward_theory, forward_theory, nodes, places
 
 F64 = torch.float64
 
@@ -153,7 +153,7 @@ def test_convolutions_place_by_place_with_their_borders(kind):
         function = F.conv2d if kind == "conv" else F.conv_transpose2d
         (function(leaf, weight, stride=2, padding=1) * d[k]).sum().backward()
         back.append(leaf.grad.square().mean(dim=(0, 1)))
-    from playground.probes.routes import returning
+    from playground.probes.flow.propagation import returning
 
     expected = returning(node.layer, places(node.layer, node.delta), case.tensors["1.weight"])
     assert_mean(torch.stack(back), expected)

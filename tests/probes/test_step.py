@@ -8,11 +8,11 @@ import torch
 from harness import PROBED, final, probed, quiet
 
 import playground
-from playground.optim.chain import Optimizer
 from playground.optim.config import SGD, Adagrad, Adam, AMSGrad, RMSprop
+from playground.optim.optimizer import Optimizer
 from playground.parameters import Layout
-from playground.probes.step import BINS, edges, magnitudes, quantiles, step_length
-from playground.probes.step_probe import turned
+from playground.probes.step.formulas import BINS, edges, magnitudes, quantiles, step_length
+from playground.probes.step.probe import turned
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 EPS = torch.finfo(torch.float64).eps

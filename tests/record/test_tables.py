@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from playground.record.columns import TABLES
 from playground.record.directory import RecordError, RunDirectory
-from playground.record.schema import TABLES
 from playground.record.tables import Cache, Limits, read_table
 from playground.record.writer import Recorder, compact
 

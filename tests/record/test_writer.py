@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from playground.record.columns import QUANTITIES, TABLES
 from playground.record.directory import RecordError, RunDirectory
-from playground.record.schema import QUANTITIES, TABLES
 from playground.record.tables import read_table
 from playground.record.writer import Recorder, compact
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from playground.report.aggregate import interquartile_mean, stratified_bootstrap
+from playground.report.comparison.aggregate import interquartile_mean, stratified_bootstrap
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 10, 33])

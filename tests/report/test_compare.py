@@ -7,10 +7,11 @@ import pytest
 
 from playground.record.atomic import RecordError
 from playground.record.directory import RunDirectory
-from playground.report import crossdomain, race
-from playground.report.compare import best_of, figure, ranked, report, table
-from playground.report.entries import entries
-from playground.report.view import Series, View
+from playground.record.view import Series, View
+from playground.report.comparison import across_domains as crossdomain
+from playground.report.comparison import race
+from playground.report.comparison.entries import entries
+from playground.report.comparison.report import best_of, figure, ranked, report, table
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "report.py"
 

@@ -6,10 +6,11 @@ import torch
 from harness import quiet
 
 from playground.parameters import Layout
-from playground.probes import step
-from playground.report import magnitudes, names, spectrum
-from playground.report.style import ALARM
-from playground.report.view import View
+from playground.probes.step import formulas as step
+from playground.record.view import View
+from playground.report import names
+from playground.report.drawing.style import ALARM
+from playground.report.figures import magnitudes, spectrum
 
 LAYOUT = Layout({"w": (3000,), "b": (1000,)})
 

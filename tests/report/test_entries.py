@@ -1,7 +1,7 @@
 import numpy as np
 
-from playground.report.entries import entries, flatten, label, pooled, relevant
-from playground.report.view import Series, View
+from playground.record.view import Series, View
+from playground.report.comparison.entries import entries, flatten, label, pooled, relevant
 
 
 def test_flatten():

@@ -9,13 +9,14 @@ from matplotlib.image import imread
 
 from playground import load
 from playground.record.atomic import RecordError
-from playground.report import draw, draw_all, names, overview
-from playground.report.curves import curve, summary
-from playground.report.gan import long_arrow, probability
-from playground.report.overview import informative, reference
-from playground.report.style import Sheet, number, tick_text, values_text
-from playground.report.text import optimizer_text, result_text, subtitle
-from playground.report.view import Series, View
+from playground.record.view import Series, View
+from playground.report import draw, draw_all, names
+from playground.report.drawing.curves import curve, summary
+from playground.report.drawing.style import Sheet, number, tick_text, values_text
+from playground.report.drawing.text import optimizer_text, result_text, subtitle
+from playground.report.figures import overview
+from playground.report.figures.gan import long_arrow, probability
+from playground.report.figures.overview import informative, reference
 
 RNG = np.random.default_rng(0)
 GRID = np.linspace(-2, 2, 9)
@@ -226,8 +227,9 @@ def test_varying_values_have_their_own_colours(record):
 
 def test_no_pyplot_and_no_engine():
     code = (
-        "import sys, playground.report.compare, playground.report.gan, playground.report.rl\n"
-        "import playground.report.supervised, playground.report.overview\n"
+        "import sys, playground.report.comparison.report\n"
+        "import playground.report.figures.gan, playground.report.figures.rl\n"
+        "import playground.report.figures.supervised, playground.report.figures.overview\n"
         "bad = {'matplotlib.pyplot', 'torch', 'playground.engine', 'playground.config'}\n"
         "sys.exit(str(bad & set(sys.modules)) if bad & set(sys.modules) else 0)"
     )

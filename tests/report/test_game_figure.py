@@ -6,8 +6,9 @@ from matplotlib.collections import PathCollection
 from matplotlib.patches import Circle
 from matplotlib.quiver import Quiver
 
-from playground.report import draw, game
-from playground.report.view import View
+from playground.record.view import View
+from playground.report import draw
+from playground.report.figures import game
 from report.conftest import write
 
 

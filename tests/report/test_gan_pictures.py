@@ -7,10 +7,11 @@ import pytest
 from matplotlib.image import imread
 from PIL import Image
 
-from playground.report import animate, animation, draw, names
-from playground.report.animation import LAST
-from playground.report.gan import LEVELS, ground, probability
-from playground.report.images import tiles
+from playground.report import animate, draw, names
+from playground.report.figures import animation
+from playground.report.figures.animation import LAST
+from playground.report.figures.gan import LEVELS, ground, probability
+from playground.report.figures.gan_images import tiles
 
 RNG = np.random.default_rng(0)
 PLAYERS = {"generator": ["0.weight"], "discriminator": ["0.weight"]}

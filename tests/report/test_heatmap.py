@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from playground.report.heatmap import cells, figure, limits
-from playground.report.view import View
+from playground.record.view import View
+from playground.report.figures.gradient_norms import cells, figure, limits
 
 TENSORS = {"model": ["a", "b"]}
 

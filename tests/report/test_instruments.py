@@ -4,8 +4,10 @@ import numpy as np
 from harness import SMALL_GAN
 
 import playground
-from playground.report import draw, instruments, panels
-from playground.report.view import Series, View
+from playground.record.view import Series, View
+from playground.report import draw
+from playground.report.drawing import panels
+from playground.report.figures import instruments
 
 
 def test_curves_are_the_recorded_measurements(tmp_path):

@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 
-from playground.report.learning_rate import Response, figures, responses, settled, varying
-from playground.report.view import View
+from playground.record.view import View
+from playground.report.comparison.learning_rate import (
+    Response,
+    figures,
+    responses,
+    settled,
+    varying,
+)
 
 
 def lr_members(values, seeds=2):

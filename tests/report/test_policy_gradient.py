@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 import playground
-from playground.report import draw, names, policy_gradient
-from playground.report.view import View
+from playground.record.view import View
+from playground.report import draw, names
+from playground.report.figures import policy_gradient
 
 SMALL = ["problem=rl/cartpole", "members=2", "budget.iterations=9", "evaluate.every=4",
          "problem.evaluation_episodes=2", "problem.num_envs=4",

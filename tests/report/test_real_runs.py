@@ -8,7 +8,7 @@ from matplotlib.image import imread
 
 import playground
 from playground.report import draw_all
-from playground.report.compare import report
+from playground.report.comparison.report import report
 
 LANDSCAPE = ["problem=landscape/rosenbrock", "budget.iterations=60", "problem.start=random"]
 

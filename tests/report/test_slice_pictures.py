@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from playground.record.atomic import RecordError
-from playground.record.slices import list_slices, load_slice, save_slice
-from playground.report import names, slices
-from playground.report.view import View
+from playground.record.loss_landscapes import list_slices, load_slice, save_slice
+from playground.record.view import View
+from playground.report import names
+from playground.report.figures import loss_landscape as slices
 
 TIMES = np.array([0, 1, 2, 4, 8])
 ABOUT = {"directions": "principal", "player": "model", "member": 0, "iteration": 8}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from playground.report import spread
+from playground.report.drawing import statistics as spread
 
 
 def random(*shape, seed=0):

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from playground.report import trajectory
-from playground.report.landscape import focus, last_vector
-from playground.report.trajectory import Trail
-from playground.report.view import View
+from playground.record.view import View
+from playground.report.drawing import trajectory
+from playground.report.drawing.trajectory import Trail
+from playground.report.figures.landscape import focus, last_vector
 
 
 def test_chunks_are_joined_without_the_repeated_point():

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from playground.report.view import View, pivot, spaced
+from playground.record.view import View, pivot, spaced
 
 
 @pytest.mark.parametrize("offset", [0, 10**12])

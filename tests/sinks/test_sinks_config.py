@@ -53,7 +53,7 @@ def nothing_installed(monkeypatch):
     def found(name):
         return None if name in optional else find_spec(name)
 
-    monkeypatch.setattr("playground.sinks.config.find_spec", found)
+    monkeypatch.setattr("playground.record.sinks.config.find_spec", found)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_library_that_is_not_installed(overrides, message, here, capsys):
 def test_mlflow_alone_has_no_database(monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setattr(
-        "playground.sinks.config.find_spec", lambda name: None if name == "alembic" else name
+        "playground.record.sinks.config.find_spec", lambda name: None if name == "alembic" else name
     )
     with pytest.raises(ConfigError, match=r"alembic is not installed; .*\[mlflow\]"):
         compose(["sinks=[mlflow]"])
@@ -89,7 +89,7 @@ def test_mlflow_alone_has_no_database(monkeypatch):
 
 def test_a_run_is_read_where_its_sink_is_not_installed(tmp_path, monkeypatch, without_figures):
     run = quiet([*SMALL_RUN["gan"], "sinks=[tensorboard]"], tmp_path / "run")
-    monkeypatch.setattr("playground.sinks.config.find_spec", lambda name: None)
+    monkeypatch.setattr("playground.record.sinks.config.find_spec", lambda name: None)
     assert run.player("generator") is not None
     with pytest.raises(ConfigError, match="tensorboard is not installed"):
         go_on(tmp_path / "run", "budget.iterations=20")

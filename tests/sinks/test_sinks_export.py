@@ -8,9 +8,9 @@ import pytest
 from harness import quiet
 
 import playground
+from playground.record.sinks import TensorBoard
+from playground.record.sinks.export import export
 from playground.schema import ConfigError
-from playground.sinks import TensorBoard
-from playground.sinks.export import export
 
 from .reading import SMALL_RUN, events
 

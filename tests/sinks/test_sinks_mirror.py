@@ -9,10 +9,10 @@ import torch
 from harness import Command, assert_same, final, load
 
 import playground
+from playground.record.sinks import Sink, TensorBoard
+from playground.record.sinks.mirror import WAITING
 from playground.schema import ConfigError
 from playground.session import Session
-from playground.sinks import Sink, TensorBoard
-from playground.sinks.mirror import WAITING
 
 from .reading import SMALL_RUN, assert_curves, events, recorded, single
 

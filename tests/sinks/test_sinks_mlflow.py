@@ -5,9 +5,9 @@ from harness import quiet
 from harness import resume as go_on
 
 from playground.record.reader import Run
+from playground.record.sinks import MLflow
+from playground.record.sinks.export import export
 from playground.session import Session
-from playground.sinks import MLflow
-from playground.sinks.export import export
 
 from .reading import SMALL_RUN, assert_curves, gradients, recorded
 

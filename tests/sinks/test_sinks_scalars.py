@@ -11,12 +11,12 @@ from harness import quiet
 
 import playground
 from playground.config import compose, to_dict
-from playground.record.schema import TABLES
-from playground.sinks.aliases import aliases
-from playground.sinks.config import SinksConfig
-from playground.sinks.mirror import scalars_of
-from playground.sinks.scalars import mean
-from playground.sinks.tracks import EACH, opening, tracks
+from playground.record.columns import TABLES
+from playground.record.sinks.aliases import aliases
+from playground.record.sinks.config import SinksConfig
+from playground.record.sinks.mirror import scalars_of
+from playground.record.sinks.scalars import mean
+from playground.record.sinks.tracks import EACH, opening, tracks
 
 from .reading import SMALL_RUN
 

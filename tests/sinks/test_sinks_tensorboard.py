@@ -10,8 +10,8 @@ from harness import Command, assert_same, assert_same_records, checkpoints, fina
 from harness import resume as go_on
 
 import playground
+from playground.record.sinks import TensorBoard
 from playground.session import Session
-from playground.sinks import TensorBoard
 
 from .reading import SMALL_RUN, assert_curves, events, gradients, recorded, single
 

@@ -11,8 +11,8 @@ import pytest
 from harness import quiet
 from harness import resume as go_on
 
-from playground.sinks import WandB
-from playground.sinks.export import export
+from playground.record.sinks import WandB
+from playground.record.sinks.export import export
 
 from .reading import SMALL_RUN, assert_curves, recorded
 
@@ -130,7 +130,7 @@ class Fake(types.ModuleType):
 def test_trackio_gets_the_calls_that_it_has(tmp_path, monkeypatch):
     fake = Fake()
     monkeypatch.setitem(sys.modules, "trackio", fake)
-    monkeypatch.setattr("playground.sinks.config.find_spec", lambda name: name)
+    monkeypatch.setattr("playground.record.sinks.config.find_spec", lambda name: name)
     before = dict(os.environ)
     run = quiet(
         [*SMALL_RUN["gan"], "sinks=[wandb]", "sinks.wandb.module=trackio"], tmp_path / "run"

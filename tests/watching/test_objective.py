@@ -201,7 +201,7 @@ def test_a_budget_stretches_the_cadence_and_an_event_says_so(tmp_path, monkeypat
         self.spent[name] += 86400.0
         self._last[name] = 86400.0
 
-    monkeypatch.setattr("playground.probes.allowance.Allowance.spend", spend)
+    monkeypatch.setattr("playground.probes.time_budget.Allowance.spend", spend)
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 

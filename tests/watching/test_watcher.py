@@ -61,7 +61,7 @@ def test_numbers_are_those_read_by_hand_and_training_is_the_same(tmp_path, make,
 @pytest.mark.parametrize("place", ["in place", "in place, one buffer"])
 def test_in_place_gives_the_same_numbers(tmp_path, place, every, monkeypatch):
     set_place(place, monkeypatch)
-    monkeypatch.setattr("playground.probes.quantities.CHUNK", {"cpu": 7})  # uneven pieces
+    monkeypatch.setattr("playground.probes.tier0.formulas.CHUNK", {"cpu": 7})  # uneven pieces
     alone, model = net(), net()
     simple(alone, OPTIMIZERS["adam"](alone.parameters()), updates=30)
     optimizer, hand = OPTIMIZERS["adam"](model.parameters()), Hand(model.parameters())

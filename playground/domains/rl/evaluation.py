@@ -12,10 +12,10 @@ sampling), N episodes.
 
 import numpy as np
 
-from playground.domains.rl.environments import Factory
+from playground.domains.rl.environments.factory import Factory
 from playground.domains.rl.held_out import HeldOut
 from playground.domains.rl.normalisation import Normaliser
-from playground.domains.rl.policies import Actor, Policy
+from playground.domains.rl.policies.categorical import Actor, Policy
 from playground.game import Evaluation
 from playground.randomness import generators
 

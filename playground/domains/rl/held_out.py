@@ -13,7 +13,7 @@ Shape legend: T steps, M members, L lanes, D observation entries.
 
 import numpy as np
 
-from playground.domains.rl.rollout import Rollout, advantages
+from playground.domains.rl.collector import Rollout, advantages
 
 LANES, STEPS = 10, 1000
 """Lanes of a member and steps that are kept (ours)."""

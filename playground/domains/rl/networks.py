@@ -6,10 +6,10 @@ import numpy as np
 from torch import nn
 
 from playground.domains.rl.config import RLConfig
-from playground.domains.rl.gaussian import Gaussian, StateDependent
-from playground.domains.rl.policies import Categorical, Policy
+from playground.domains.rl.environments.spaces import BOX, DISCRETE, ActionSpace
+from playground.domains.rl.policies.categorical import Categorical, Policy
+from playground.domains.rl.policies.gaussian import Gaussian, StateDependent
 from playground.domains.rl.recurrent import Recurrent
-from playground.domains.rl.spaces import BOX, DISCRETE, ActionSpace
 from playground.nets import MLP
 from playground.schema import ConfigError
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from playground.domains.rl.policies import Policy, Statistics
+from playground.domains.rl.policies.categorical import Policy, Statistics
 from playground.game import Batch, Objective, Params, Terms
 
 Network = Callable[[Mapping[str, Tensor], Tensor], Tensor]

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from playground.domains.rl.batches import explained_variance, minibatches, moments
+from playground.domains.rl.collector import Collector, Rollout, advantages, segments
 from playground.domains.rl.config import MinibatchConfig, RLConfig
-from playground.domains.rl.environments import Factory
+from playground.domains.rl.environments.factory import Factory
 from playground.domains.rl.evaluation import Evaluator, evaluation
 from playground.domains.rl.held_out import HeldOut, value_error
 from playground.domains.rl.networks import as_module, make_network, make_policy
 from playground.domains.rl.normalisation import Normaliser
 from playground.domains.rl.objectives import OLD
-from playground.domains.rl.policies import Statistics
+from playground.domains.rl.policies.categorical import Statistics
 from playground.domains.rl.recurrent import Recurrent, pack
-from playground.domains.rl.rollout import Collector, Rollout, advantages, segments
 from playground.game import Batch, Context, Evaluation, Move, Objective, Player, Problem, Round
 from playground.parameters import Parameters
 from playground.randomness import Streams, generator_states, generators, load_generator_states
@@ -312,7 +312,7 @@ def build(config: RLConfig, algorithm: Any) -> Problem:
     Raises:
         ConfigError: sizes that do not fit, or an environment that is not supported.
     """
-    from playground.domains.rl import a2c, ppo, ppo_kl, reinforce, trpo
+    from playground.domains.rl.algorithms import a2c, ppo, ppo_kl, reinforce, trpo
 
     algorithm.validate(config)
     kinds: dict[str, type[PolicyGradient]] = {

@@ -9,7 +9,7 @@ from playground.config import Config, compose, members
 from playground.domains.gan.problem import GanProblem
 from playground.engine import Engine
 from playground.game import Context, Move, Outcomes
-from playground.optim.chain import Optimizer
+from playground.optim.optimizer import Optimizer
 
 
 class Game:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from harness import Loop, _composed
 
-from playground.probes.game import jacobian, spectrum
+from playground.probes.game.formulas import jacobian, spectrum
 
 STEP, SIGMA = 0.2, 0.7
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(60)

@@ -8,9 +8,9 @@ import torch
 from playground.domains.landscape.config import LandscapeConfig
 from playground.engine import Engine
 from playground.game import Context
-from playground.optim.chain import Optimizer
 from playground.optim.config import SGD
-from playground.optim.stepper_config import STEPPERS
+from playground.optim.optimizer import Optimizer
+from playground.optim.steppers.config import STEPPERS
 
 
 def trajectory(iterations, lr, *, stepper="direct", members=1, **keys):

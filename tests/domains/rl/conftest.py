@@ -11,7 +11,7 @@ from playground.config import Config, compose, members
 from playground.domains.rl.problem import PolicyGradient
 from playground.engine import Engine
 from playground.game import Context, Move, Outcome
-from playground.optim.chain import Optimizer
+from playground.optim.optimizer import Optimizer
 
 
 class Game:

@@ -5,7 +5,7 @@ import itertools
 import gymnasium
 import numpy as np
 
-from playground.domains.rl.rollout import Rollout
+from playground.domains.rl.collector import Rollout
 
 REWARDS = np.array(
     [[0.3, -0.5], [1.0, 0.2], [-0.7, 0.4], [0.1, 0.9], [-0.3, 0.6], [2.0, -1.0], [0.5, 0.0]]

@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import distributions as td
 
-from playground.domains.rl.gaussian import Gaussian
+from playground.domains.rl.algorithms.ppo_kl import adapted
+from playground.domains.rl.algorithms.reinforce import mean_of_others
 from playground.domains.rl.objectives import divergence, score, surrogate
-from playground.domains.rl.policies import Categorical
-from playground.domains.rl.ppo_kl import adapted
-from playground.domains.rl.reinforce import mean_of_others
+from playground.domains.rl.policies.categorical import Categorical
+from playground.domains.rl.policies.gaussian import Gaussian
 from playground.gradients import reduced
 from playground.nets import MLP
-from playground.optim.chain import Optimizer
+from playground.optim.optimizer import Optimizer
 
 SMALL = ["problem.num_envs=4", "problem.widths=[8]", "dtype=float64"]
 PLAIN = ["optimizer.lr=3e-3", "optimizer.schedule=constant"]

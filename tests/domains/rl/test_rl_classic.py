@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
-from playground.domains.rl.classic import NATIVE, CartPoles
-from playground.domains.rl.environments import Episodes, Factory
+from playground.domains.rl.environments.classic import NATIVE, CartPoles
+from playground.domains.rl.environments.factory import Episodes, Factory
 from playground.randomness import generators
 from playground.schema import ConfigError
 

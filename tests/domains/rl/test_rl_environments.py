@@ -13,8 +13,8 @@ from harness import assert_same as assert_same_content
 from harness import final
 
 import playground
-from playground.domains.rl.environments import CartPoles, Episodes, Factory, next_seed
-from playground.domains.rl.rollout import Collector
+from playground.domains.rl.collector import Collector
+from playground.domains.rl.environments.factory import CartPoles, Episodes, Factory, next_seed
 from playground.randomness import generators
 from playground.schema import ConfigError
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import rl_trace
 
-from playground.domains.rl.environments import Factory
+from playground.domains.rl.environments.factory import Factory
 from playground.randomness import generators
 from playground.schema import ConfigError
 

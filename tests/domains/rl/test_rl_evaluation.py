@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from playground.domains.rl.environments import next_seed
+from playground.domains.rl.environments.factory import next_seed
 from playground.domains.rl.evaluation import LANES
 from playground.randomness import generators
 

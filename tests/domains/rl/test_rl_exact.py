@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from playground.domains.rl.exact import Exact, score, softmax_policy
-from playground.domains.rl.mdp import bandit, chain, garnet, gridworld
+from playground.domains.rl.environments.mdp import bandit, chain, garnet, gridworld
+from playground.domains.rl.exact.values import Exact, score, softmax_policy
 from playground.nets import MLP
 from playground.parameters import Layout
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import playground
-from playground.domains.rl.film import Frame, film
+from playground.domains.rl.pictures import Frame, film
 from playground.schema import ConfigError
 from playground.temporary import Temporary, find_point
 from playground.videos import thin

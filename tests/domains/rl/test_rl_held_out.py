@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from playground.domains.rl.collector import Rollout
 from playground.domains.rl.evaluation import Evaluator
 from playground.domains.rl.held_out import HeldOut, value_error
-from playground.domains.rl.rollout import Rollout
 
 GAMMA = 0.98
 

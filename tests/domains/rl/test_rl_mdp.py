@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from playground.domains.rl.exact import Exact
-from playground.domains.rl.mdp import bandit, chain, from_file, garnet, gridworld, mdp
+from playground.domains.rl.environments.mdp import bandit, chain, from_file, garnet, gridworld, mdp
+from playground.domains.rl.exact.values import Exact
 
 P = np.full((3, 2, 3), 1 / 3)
 R = np.zeros((3, 2))

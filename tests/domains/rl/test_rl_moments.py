@@ -5,9 +5,9 @@ import pytest
 import torch
 from test_rl_exact import draw, paths, tabular
 
-from playground.domains.rl.exact import Exact, score, softmax_policy
-from playground.domains.rl.mdp import garnet, gridworld, mdp
-from playground.domains.rl.moments import estimate_moments
+from playground.domains.rl.environments.mdp import garnet, gridworld, mdp
+from playground.domains.rl.exact.moments import estimate_moments
+from playground.domains.rl.exact.values import Exact, score, softmax_policy
 
 GAMMA, STEPS = 0.9, 6
 

@@ -3,9 +3,9 @@ import pytest
 import torch
 from torch.distributions import Categorical
 
-from playground.domains.rl import policies
 from playground.domains.rl.batches import normalize
 from playground.domains.rl.objectives import clipped_surrogate, joined, reinforce, value_error
+from playground.domains.rl.policies import categorical as policies
 from playground.gradients import reduced
 from playground.nets import MLP
 

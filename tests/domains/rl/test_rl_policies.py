@@ -9,8 +9,8 @@ from scipy import stats
 from torch import distributions as td
 
 from playground.config import compose
-from playground.domains.rl.gaussian import Gaussian, StateDependent
-from playground.domains.rl.policies import Categorical
+from playground.domains.rl.policies.categorical import Categorical
+from playground.domains.rl.policies.gaussian import Gaussian, StateDependent
 from playground.nets import MLP
 from playground.randomness import generators
 from playground.schema import ConfigError

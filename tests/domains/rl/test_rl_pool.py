@@ -11,8 +11,8 @@ import rl_trace
 import torch
 
 import playground
-from playground.domains.rl.environments import Factory
-from playground.domains.rl.pool import WorkerFailed
+from playground.domains.rl.environments.factory import Factory
+from playground.domains.rl.environments.pool import WorkerFailed
 from playground.randomness import generators
 
 V = 3
@@ -45,7 +45,7 @@ def test_a_worker_that_dies_is_named():
 PROBE = """
 import sys
 sys.modules[sys.argv[1]] = None
-from playground.domains.rl.environments import Factory
+from playground.domains.rl.environments.factory import Factory
 from playground.schema import ConfigError
 try:
     Factory(sys.argv[2], {}, sys.argv[3] if len(sys.argv) > 3 else None)
@@ -98,7 +98,10 @@ def test_a_run_is_the_same_however_its_environments_step(game, env):
 def test_box2d_can_be_imported_where_warnings_are_errors():
     """By itself its import ends the process with a segmentation fault then."""
     pytest.importorskip("Box2D")
-    code = "from playground.domains.rl.environments import Factory; Factory('LunarLander-v3', {})"
+    code = (
+        "from playground.domains.rl.environments.factory import Factory\n"
+        "Factory('LunarLander-v3', {})"
+    )
     root = str(Path(playground.__file__).parent.parent)
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True,
                    env={**os.environ, "PYTHONPATH": root})  # fmt: skip

@@ -9,8 +9,8 @@ import torch
 from harness import SMALL_RL, assert_same, assert_same_records, final, quiet, resume, stop
 
 from playground.config import compose
-from playground.domains.rl.classic import CartPoles, HiddenVelocities
-from playground.domains.rl.policies import host_forward
+from playground.domains.rl.environments.classic import CartPoles, HiddenVelocities
+from playground.domains.rl.policies.categorical import host_forward
 from playground.domains.rl.recurrent import Recurrent, pack
 from playground.nets import MLP
 from playground.randomness import generators

@@ -4,9 +4,9 @@ import torch
 from rl_toys import random_rollout
 from scipy import stats
 
-from playground.domains.rl.environments import Factory
-from playground.domains.rl.policies import Categorical, host_forward
-from playground.domains.rl.rollout import Collector, advantages, returns_to_go, segments
+from playground.domains.rl.collector import Collector, advantages, returns_to_go, segments
+from playground.domains.rl.environments.factory import Factory
+from playground.domains.rl.policies.categorical import Categorical, host_forward
 from playground.nets import MLP
 from playground.randomness import generators
 

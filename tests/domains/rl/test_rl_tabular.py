@@ -10,10 +10,10 @@ from gymnasium.utils.env_checker import check_env
 
 import playground
 from playground.config import compose
-from playground.domains.rl.environments import Episodes, Factory
-from playground.domains.rl.exact import Exact
-from playground.domains.rl.mdp import garnet
-from playground.domains.rl.tabular import LIMITS, Tabulars, uniforms
+from playground.domains.rl.environments.factory import Episodes, Factory
+from playground.domains.rl.environments.mdp import garnet
+from playground.domains.rl.environments.tabular import LIMITS, Tabulars, uniforms
+from playground.domains.rl.exact.values import Exact
 from playground.randomness import generators
 from playground.schema import ConfigError
 

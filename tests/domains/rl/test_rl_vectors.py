@@ -6,10 +6,10 @@ import pytest
 import rl_trace
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from playground.domains.rl.environments import Factory, next_seed, observation_space
-from playground.domains.rl.native import Native
-from playground.domains.rl.spaces import action_space
-from playground.domains.rl.vectors import Adapted
+from playground.domains.rl.environments.factory import Factory, next_seed, observation_space
+from playground.domains.rl.environments.native import Native
+from playground.domains.rl.environments.spaces import action_space
+from playground.domains.rl.environments.vectors import Adapted
 from playground.randomness import generators
 from playground.schema import ConfigError
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from harness import loop, quiet
 
-from playground.probes.noise_probe import METHODS
+from playground.probes.noise.probe import METHODS
 
 pytestmark = pytest.mark.usefixtures("without_figures")
 

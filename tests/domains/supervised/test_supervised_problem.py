@@ -7,8 +7,8 @@ from playground import run
 from playground.domains.supervised.config import SupervisedConfig
 from playground.engine import Engine
 from playground.game import Context
-from playground.optim.chain import Optimizer
 from playground.optim.config import Adam
+from playground.optim.optimizer import Optimizer
 from playground.schema import check
 
 KEYS = {

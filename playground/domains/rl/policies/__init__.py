@@ -1,0 +1,1 @@
+"""Policies: categorical and Gaussian distributions over actions."""

@@ -1,0 +1,1 @@
+"""Steppers: how a round of moves becomes gradients. ``config`` is torch-free."""

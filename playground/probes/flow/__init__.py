@@ -1,0 +1,1 @@
+"""Signal flow: forward and backward signals per layer, dead and saturated units."""

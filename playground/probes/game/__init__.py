@@ -1,0 +1,1 @@
+"""The game: its Jacobian, spectrum, rotation and stable step."""

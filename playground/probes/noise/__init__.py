@@ -1,0 +1,1 @@
+"""Gradient noise: covariance, noise scale, signal-to-noise ratio."""

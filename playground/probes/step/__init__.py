@@ -1,0 +1,1 @@
+"""One update: promised and actual change, step length, effective learning rates."""

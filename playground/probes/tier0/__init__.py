@@ -1,0 +1,1 @@
+"""Tier 0: norms, ratios and cosines of gradients and updates, per tensor."""

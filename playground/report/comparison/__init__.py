@@ -1,0 +1,1 @@
+"""Several runs side by side: reports, races, learning-rate curves, domains."""
