@@ -5,17 +5,19 @@ import sys
 
 import pytest
 
-from playground.moved import MOVED
+from playground.moved import MOVED, now
+
+DEEPER = ("playground.sinks.export", "playground.sinks.mlflow")
 
 
-@pytest.mark.parametrize("name", MOVED)
+@pytest.mark.parametrize("name", [*MOVED, *DEEPER])
 def test_an_old_path_leads_to_the_module(name, monkeypatch):
-    for known in [module for module in sys.modules if module in MOVED]:
+    for known in [module for module in sys.modules if now(module)]:
         monkeypatch.delitem(sys.modules, known)
     with pytest.warns(DeprecationWarning, match="is now playground"):
         module = importlib.import_module(name)
-    assert module is importlib.import_module(MOVED[name])
-    assert module.__name__ == MOVED[name]
+    assert module is importlib.import_module(now(name))
+    assert module.__name__ == now(name)
     assert importlib.import_module(name) is module
 
 

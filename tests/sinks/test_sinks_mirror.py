@@ -196,7 +196,7 @@ def test_members_and_their_events_go_to_their_tracks(tmp_path):
 
 
 def test_what_is_no_sink_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"must be a playground\.sinks\.Sink object"):
+    with pytest.raises(ConfigError, match=r"must be a playground\.record\.sinks\.Sink object"):
         small(tmp_path / "run", "tensorboard")
     assert not (tmp_path / "run").exists()
 
