@@ -75,7 +75,8 @@ COMMANDS: dict[str, list[str]] = {
                        "compile=true run_dir=a"],
     "dirac": ["problem=gan/dirac problem.rounds=simultaneous stepper=consensus "
               "budget.iterations=50 probes=full run_dir=a",
-              "problem=gan/dirac stepper=unrolled budget.iterations=20 run_dir=b"],
+              "problem=gan/dirac problem.rounds=simultaneous stepper=unrolled "
+              "budget.iterations=20 run_dir=b"],
     "digits": [f"{DIGITS} optimizer.schedule=constant budget.iterations=40 members=2 run_dir=a",
                "resume=a budget.iterations=80"],
     "digits, full": [f"{DIGITS} budget.iterations=40 vary.optimizer.lr=[1e-4,1e-2] members=2 "
