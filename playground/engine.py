@@ -145,7 +145,7 @@ class Engine:
         self.gradient_evaluations += evaluations
 
     def settle(self) -> dict[int, Failure]:
-        """Failures so far; the one place that waits for an accelerator, once an iteration."""
+        """Failures so far; waits for an accelerator, once an iteration, as ``updates`` does."""
         if self._remote:
             for player, (kept, index) in self._kept.items():
                 self._name(player, self.frozen & (index >= 0), kept, index.tolist())

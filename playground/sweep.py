@@ -104,13 +104,13 @@ def launch(overrides: Sequence[str], root: Path) -> None:
     """Hand the jobs to Hydra's sweeper and launcher."""
     import hydra
 
-    before = sys.argv
+    before, home = sys.argv, Path.cwd()
     sys.argv = [before[0], "-m", f"hydra.sweep.dir={quoted(root)}", *hydra_overrides(overrides)]
     register()
 
     @hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
     def task(config: DictConfig) -> None:
-        run_job(config, root)
+        run_job(config, root if Path.cwd() == home else home / root)  # hydra.job.chdir
 
     try:
         task()

@@ -246,6 +246,8 @@ def _read(path: Path) -> Any:
 def unequal(left: Any, right: Any, where: str = "") -> Iterator[str]:
     """Places where two contents differ; floats and tensors by their bits."""
     if isinstance(left, Mapping) and isinstance(right, Mapping):
+        left, right = ({_renamed(key): value for key, value in side.items()}
+                       for side in (left, right))  # fmt: skip
         for key in {**left, **right}:
             if key in TIMES:
                 continue
@@ -270,7 +272,7 @@ def _bits(value: object) -> str:
     return value.hex() if isinstance(value, float) else str(value)
 
 
-def _renamed(name: str) -> str:
+def _renamed(name: Any) -> Any:
     return RENAMED.get(name, name)
 
 

@@ -102,6 +102,14 @@ def test_the_same_folders_are_equal(compare, pair):
     assert not list(compare.differences(*(path.parent for path in pair)))
 
 
+def test_a_key_that_was_renamed_is_no_difference(compare, monkeypatch):
+    old, new = {"a": {"lr": 1.0}}, {"a": {"rate": 1.0}}
+    assert list(compare.unequal(old, new)) == [".a.lr", ".a.rate"]
+    monkeypatch.setitem(compare.RENAMED, "lr", "rate")
+    assert not list(compare.unequal(old, new))
+    assert list(compare.unequal(old, {"a": {"rate": 2.0}})) == [".a.rate"]
+
+
 @pytest.mark.parametrize("kind", PLANTED)
 def test_one_bit_is_found(compare, pair, kind):
     PLANTED[kind](pair[1])

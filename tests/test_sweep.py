@@ -217,7 +217,12 @@ ConfigStore.instance().store(group="hydra/launcher", name="backwards",
 
 
 @pytest.mark.parametrize(
-    "chosen", [["hydra/launcher=basic"], ["hydra/sweeper=basic", "hydra/job_logging=disabled"]]
+    "chosen",
+    [
+        ["hydra/launcher=basic"],
+        ["hydra/sweeper=basic", "hydra/job_logging=disabled"],
+        ["hydra.job.chdir=true"],
+    ],
 )
 def test_hydra_s_own_options_choose_how_jobs_are_launched(here, chosen):
     assert command([*QUADRATIC, *chosen, "seed=0,5", "run_dir=sweep"]) == 0
@@ -236,7 +241,8 @@ def test_a_launcher_that_somebody_brings(here):
     done = subprocess.run(
         [sys.executable, "-m", "playground", *QUADRATIC, "hydra/launcher=backwards", "seed=0,5",
          "hydra.launcher.mark=told.txt", "run_dir=sweep"],
-        env=os.environ | {"PYTHONPATH": str(plugins.parent)}, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(plugins.parent), *sys.path])},
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (here / "told.txt").read_text() == "2"

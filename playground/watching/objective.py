@@ -165,7 +165,7 @@ def places(module: nn.Module) -> dict[int, list[str]]:
         for name, tensor in (*part._parameters.items(), *part._buffers.items()):
             if tensor is not None:
                 found[id(tensor)].append(f"{path}.{name}")
-    return found
+    return dict(found)  # a tensor that no module holds is an error
 
 
 def bare(model: nn.Module) -> nn.Module:

@@ -60,7 +60,7 @@ def test_concave_short_and_non_finite_are_told_apart():
 
 def test_quantiles_are_entries():
     values = torch.tensor([[5.0, 1.0, 4.0, 2.0, 3.0], [0.0, 0.0, math.nan, 1.0, 1.0]])
-    found = quantiles(values, (0.0, 0.5, 1.0))
+    found = quantiles(values, torch.zeros_like(values, dtype=torch.bool), (0.0, 0.5, 1.0))
     assert found[:, 0].tolist() == [1.0, 3.0, 5.0]
     assert found[:, 1].isnan().all()
 
@@ -246,8 +246,8 @@ def test_entries_without_a_gradient_are_counted_and_left_out_of_the_rates(tmp_pa
 def test_quantiles_without_some_entries():
     value = torch.tensor([[3.0, 1.0, 9.0, 2.0], [1.0, 2.0, 3.0, 4.0], [torch.nan, 1.0, 2.0, 3.0]])
     out = torch.tensor([[False, False, True, False], [True] * 4, [True, False, False, False]])
-    found = quantiles(value, (0.0, 0.5, 1.0), without=out).T
+    found = quantiles(value, out, (0.0, 0.5, 1.0)).T
     assert found[0].tolist() == [1.0, 2.0, 3.0]
     assert found[1].isnan().all()
     assert found[2].tolist() == [1.0, 2.0, 3.0]
-    assert quantiles(value, (0.5,))[0, 2].isnan()
+    assert quantiles(value, torch.zeros_like(out), (0.5,))[0, 2].isnan()

@@ -69,20 +69,17 @@ def step_length(
     }
 
 
-def quantiles(
-    value: Tensor, at: Sequence[float] = QUANTILES, without: Tensor | None = None
-) -> Tensor:
+def quantiles(value: Tensor, without: Tensor, at: Sequence[float] = QUANTILES) -> Tensor:
     """Quantiles [Q, M] of values [M, N], each the nearest entry; NaN where one is NaN.
 
     Args:
         value: infinite entries count as the largest.
-        at: shares in [0, 1].
         without: bool [M, N], entries that are left out; NaN where all are.
+        at: shares in [0, 1].
     """
-    out = torch.zeros_like(value, dtype=torch.bool) if without is None else without
-    kept = value.masked_fill(out, torch.inf)  # sorted behind all others
+    kept = value.masked_fill(without, torch.inf)  # sorted behind all others
     ordered = kept.sort(dim=1).values  # torch.quantile refuses more than 16 million
-    last = (~out).sum(1) - 1
+    last = (~without).sum(1) - 1
     shares = torch.tensor(at, dtype=torch.float64, device=value.device)
     places = (shares * last.clamp(min=0)[:, None]).round().long()
     found = ordered.gather(1, places).T

@@ -98,7 +98,7 @@ class StepProbe:
 def rates(seen: Observation, root: Tensor, eps: float | Tensor) -> dict[Key, Tensor]:
     """What a chain's denominator, root + eps, makes of the learning rate."""
     without = root == 0  # they do not move, and their rate would be lr / eps
-    found = quantiles(seen.learning_rate / (root + eps), without=without)
+    found = quantiles(seen.learning_rate / (root + eps), without)
     named: dict[Key, Tensor] = {
         (seen.player, f"effective_rate/q{round(100 * q):02d}"): rate
         for q, rate in zip(QUANTILES, found, strict=True)

@@ -163,7 +163,7 @@ def left_out(view: View) -> str:
         if (series := view.measured(player, "step").get("no_gradient_share"))
     }
     several = len(view.players) > 1
-    found = [f"{share:.1%}{f' of {player}' if several else ''}"
+    found = [f"{100 * share:.2g} %{f' of {player}' if several else ''}"
              for player, share in shares.items() if share > 0]  # fmt: skip
     return f" (at the end {', '.join(found)} had none)" if found else ""
 

@@ -150,9 +150,9 @@ def find(env: str) -> gymnasium.envs.registration.EnvSpec:
     Raises:
         ConfigError: nothing is.
     """
-    module, _, name = env.rpartition(":")
+    module, colon, name = env.rpartition(":")
     try:
-        if ":" in env:
+        if colon:
             if os.getcwd() not in sys.path:
                 sys.path.append(os.getcwd())  # where a command is given, modules lie beside it
             importlib.import_module(module)
